@@ -1,0 +1,41 @@
+"""What goes in: tables of source videos and annotated segments, their readers and checks."""
+
+from .errors import (
+    CheckpointError,
+    SeamlineError,
+    ShardError,
+    StoreError,
+    UsageError,
+    VideoError,
+)
+from .progress import Progress
+from .records import Segment, SourceVideo
+from .storage import atomic_writer, write_atomic
+from .tables import (
+    SourceTable,
+    read_segments,
+    read_sources,
+    resolve_path,
+    write_segments,
+    write_sources,
+)
+
+__all__ = [
+    "CheckpointError",
+    "Progress",
+    "SeamlineError",
+    "Segment",
+    "ShardError",
+    "SourceTable",
+    "SourceVideo",
+    "StoreError",
+    "UsageError",
+    "VideoError",
+    "atomic_writer",
+    "read_segments",
+    "read_sources",
+    "resolve_path",
+    "write_atomic",
+    "write_segments",
+    "write_sources",
+]

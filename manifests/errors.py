@@ -1,0 +1,41 @@
+"""The one exception tree: what a user did, or a file that is not what it says.
+
+Every message is one sentence that says what must hold, what came, and where.
+"""
+
+
+class SeamlineError(Exception):
+    """Root of every error that this project raises on purpose; the commands exit with status 2."""
+
+
+class UsageError(SeamlineError):
+    """A wrong argument, recipe, or combination of inputs."""
+
+
+class VideoError(SeamlineError):
+    """A video that cannot be read exactly: every decoder and the probe raise this and nothing else.
+
+    Attributes:
+        path: The file, as it was given.
+        reason: One clause, without the path.
+    """
+
+    def __init__(self, path: object, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = str(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.path, self.reason)  # survives the trip between processes
+
+
+class ShardError(SeamlineError):
+    """A shard, done record or plan whose bytes are not what its records say."""
+
+
+class CheckpointError(SeamlineError):
+    """A checkpoint that does not fit the model, the classes or the recipe."""
+
+
+class StoreError(SeamlineError):
+    """A feature store that is damaged, or belongs to another FeatureSpec."""

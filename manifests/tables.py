@@ -1,0 +1,185 @@
+"""Read and write the two tables of what goes in: `sources.parquet` and `segments.parquet`."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import UsageError
+from .records import SourceVideo
+from .storage import write_atomic
+
+SOURCES_SCHEMA = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("path", pa.string()),
+        ("label", pa.string()),
+        ("label_id", pa.int32()),
+        ("subset", pa.string()),
+        ("start_seconds", pa.float64()),
+        ("end_seconds", pa.float64()),
+        ("num_frames", pa.int64()),
+        ("fps_num", pa.int32()),
+        ("fps_den", pa.int32()),
+        ("duration_seconds", pa.float64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("rotation", pa.int32()),
+        ("codec", pa.string()),
+        ("is_vfr", pa.bool_()),
+        ("num_bytes", pa.int64()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        # Additions to the contract (docs/formats.md): found by the probe, optional when read.
+        ("decoder", pa.string()),
+        ("first_frame", pa.int64()),
+        ("end_frame", pa.int64()),
+    ]
+)
+OPTIONAL_COLUMNS = ("decoder", "first_frame", "end_frame", "subset", "start_seconds", "end_seconds")
+
+SEGMENTS_SCHEMA = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("label", pa.string()),
+        ("label_id", pa.int32()),
+        ("start_seconds", pa.float64()),
+        ("end_seconds", pa.float64()),
+        ("subset", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class SourceTable:
+    """The source videos, as columns: 650,000 rows stay small.
+
+    Attributes:
+        table: Arrow table of `SOURCES_SCHEMA`.
+        classes: Class names in id order.
+        folder: What relative paths are relative to.
+        digest: sha256 of the table's file.
+    """
+
+    table: pa.Table
+    classes: tuple[str, ...]
+    folder: str
+    digest: str = ""
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __iter__(self) -> Iterator[SourceVideo]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> SourceVideo:
+        row = self.table.slice(index, 1).to_pylist()[0]
+        return SourceVideo(**(row | {"path": resolve_path(row["path"], self.folder)}))
+
+    def column(self, name: str) -> np.ndarray:
+        """Return one column as an array (nulls as NaN or None)."""
+        return self.table.column(name).to_numpy()
+
+    def select(self, video_ids: Iterable[str]) -> dict[str, SourceVideo]:
+        """Return the rows of `video_ids`, by id.
+
+        Raises:
+            UsageError: An id is not in the table.
+        """
+        wanted = pa.array(sorted(set(video_ids)), pa.string())
+        rows = np.flatnonzero(
+            pa.compute.is_in(self.table.column("video_id"), value_set=wanted).to_numpy()
+        )
+        found = {video.video_id: video for video in (self[int(i)] for i in rows)}
+        for video_id in wanted.to_pylist():
+            if video_id not in found:
+                raise UsageError(f"video {video_id!r} of the plan is not in the sources table")
+        return found
+
+
+def resolve_path(path: str, folder: str) -> str:
+    """Return `path` as decoders want it: URLs and absolute paths as they are, others in `folder`."""
+    return path if "://" in path or os.path.isabs(path) else os.path.join(folder, path)
+
+
+def write_sources(path: Path | str, videos: Sequence[SourceVideo], classes: Sequence[str]) -> None:
+    """Write the sources table; `SourceVideo.path` is written as given."""
+    names = [field.name for field in fields(SourceVideo)]
+    assert names == SOURCES_SCHEMA.names
+    table = pa.Table.from_pylist([asdict(video) for video in videos], schema=SOURCES_SCHEMA)
+    _write(path, table.replace_schema_metadata({"classes": json.dumps(list(classes))}))
+
+
+def read_sources(path: Path | str) -> SourceTable:
+    """Read a sources table and check that it is one.
+
+    Raises:
+        UsageError: No such file, not Parquet, a column missing or of another type, an id twice.
+    """
+    table = _read(path, SOURCES_SCHEMA, optional=OPTIONAL_COLUMNS)
+    ids = table.column("video_id")
+    if len(ids.unique()) != len(ids):
+        raise UsageError(f"video_id must be unique, but ids repeat ({str(path)!r})")
+    metadata = table.schema.metadata or {}
+    if b"classes" not in metadata:
+        raise UsageError(f"the file's metadata lacks the class list 'classes' ({str(path)!r})")
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    classes = tuple(json.loads(metadata[b"classes"]))
+    return SourceTable(table, classes, os.path.dirname(os.path.abspath(path)), digest)
+
+
+def write_segments(path: Path | str, rows: Sequence[dict], classes: Sequence[str]) -> None:
+    """Write annotated segments (dicts with the columns of `SEGMENTS_SCHEMA`)."""
+    table = pa.Table.from_pylist(list(rows), schema=SEGMENTS_SCHEMA)
+    _write(path, table.replace_schema_metadata({"classes": json.dumps(list(classes))}))
+
+
+def read_segments(path: Path | str) -> pa.Table:
+    """Read annotated segments; raises UsageError as `read_sources` does."""
+    return _read(path, SEGMENTS_SCHEMA, optional=("subset", "label_id"))
+
+
+def _write(path: Path | str, table: pa.Table) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def _read(path: Path | str, schema: pa.Schema, optional: Sequence[str]) -> pa.Table:
+    if not os.path.isfile(path):
+        raise UsageError(f"no such table: {str(path)!r}")
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as err:
+        raise UsageError(f"not a Parquet table: {str(path)!r}") from err
+    columns = []
+    for field in schema:
+        if field.name in table.column_names:
+            try:
+                columns.append(table.column(field.name).cast(field.type))
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as err:
+                raise UsageError(
+                    f"column {field.name!r} must be {field.type}, got "
+                    f"{table.schema.field(field.name).type} ({str(path)!r})"
+                ) from err
+        elif field.name in optional:
+            columns.append(_default(field, table))
+        else:
+            raise UsageError(f"column {field.name!r} is missing ({str(path)!r})")
+    return pa.Table.from_arrays(columns, schema=schema.with_metadata(table.schema.metadata))
+
+
+def _default(field: pa.Field, table: pa.Table) -> pa.Array:
+    if field.name == "decoder":
+        return pa.array(["pyav"] * table.num_rows, field.type)
+    if field.name == "first_frame":
+        return pa.array(np.zeros(table.num_rows, np.int64))
+    if field.name == "end_frame":
+        return table.column("num_frames").cast(field.type).combine_chunks()
+    return pa.nulls(table.num_rows, field.type)
