@@ -8,6 +8,7 @@ from .errors import (
     UsageError,
     VideoError,
 )
+from .ffmpeg import run_ffmpeg
 from .progress import Progress
 from .records import Segment, SourceVideo
 from .storage import atomic_writer, write_atomic
@@ -35,6 +36,7 @@ __all__ = [
     "read_segments",
     "read_sources",
     "resolve_path",
+    "run_ffmpeg",
     "write_atomic",
     "write_segments",
     "write_sources",

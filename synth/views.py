@@ -1,0 +1,65 @@
+"""The spatial view of a source: resize the shorter side, crop, then flip - constant over a clip."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+cv2.setNumThreads(1)  # one thread per decoder and worker; parallelism is over clips
+cv2.ipp.setUseIPP(False)  # the same bytes on every x86 processor
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Resize so that the shorter side is `short_side`, crop `width` x `height` at `x`, `y`, flip.
+
+    All numbers are pixels of the resized frame; `flip` mirrors left and right after the crop.
+    """
+
+    short_side: int
+    x: int
+    y: int
+    width: int
+    height: int
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.short_side, self.width, self.height) < 1 or min(self.x, self.y) < 0:
+            raise ValueError(f"a view needs positive sizes and an origin >= 0, got {self}")
+
+
+def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Return (height, width) after the shorter side became `short_side`; the longer is rounded.
+
+    # 240 x 320 to 256: 256 x 341 (320 * 256 / 240 = 341.3)
+    """
+    shorter = min(height, width)
+    return (
+        (2 * height * short_side + shorter) // (2 * shorter),
+        (2 * width * short_side + shorter) // (2 * shorter),
+    )
+
+
+def resize(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize one uint8 frame: area averaging when it shrinks, bilinear when it grows."""
+    if frame_HWC.shape[:2] == (height, width):
+        return frame_HWC
+    shrinks = height * width < frame_HWC.shape[0] * frame_HWC.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(frame_HWC, (width, height), interpolation=method)
+
+
+def apply_view(frame_HWC: np.ndarray, view: View) -> np.ndarray:
+    """Return the `view` of one uint8 frame `(H, W, 3)` as `(view.height, view.width, 3)`.
+
+    Raises:
+        ValueError: The crop does not lie inside the resized frame.
+    """
+    height, width = resized_size(*frame_HWC.shape[:2], view.short_side)
+    if view.x + view.width > width or view.y + view.height > height:
+        raise ValueError(
+            f"the crop must lie inside the resized frame of {width}x{height}, got {view}"
+        )
+    resized = resize(frame_HWC, height, width)
+    crop = resized[view.y : view.y + view.height, view.x : view.x + view.width]
+    return np.ascontiguousarray(crop[:, ::-1] if view.flip else crop)
