@@ -10,6 +10,7 @@ from .errors import (
 )
 from .ffmpeg import run_ffmpeg
 from .progress import Progress
+from .recipe_tables import build_record, read_recipe_table
 from .records import Segment, SourceVideo
 from .storage import atomic_writer, write_atomic
 from .tables import (
@@ -33,6 +34,8 @@ __all__ = [
     "UsageError",
     "VideoError",
     "atomic_writer",
+    "build_record",
+    "read_recipe_table",
     "read_segments",
     "read_sources",
     "resolve_path",

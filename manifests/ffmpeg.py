@@ -14,9 +14,7 @@ import imageio_ffmpeg
 from .errors import SeamlineError
 
 
-def run_ffmpeg(
-    stream: Any, stdin: bytes | None = None, deadline_seconds: float = 120.0
-) -> bytes:
+def run_ffmpeg(stream: Any, stdin: bytes | None = None, deadline_seconds: float = 120.0) -> bytes:
     """Run an ffmpeg-python `stream` and return what it wrote to stdout.
 
     Args:
@@ -29,8 +27,11 @@ def run_ffmpeg(
             line it printed.
     """
     command = ffmpeg.compile(
-        stream, cmd=[imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin"] if stdin is None else
-        imageio_ffmpeg.get_ffmpeg_exe(), overwrite_output=True
+        stream,
+        cmd=[imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin"]
+        if stdin is None
+        else imageio_ffmpeg.get_ffmpeg_exe(),
+        overwrite_output=True,
     )
     command[1:1] = ["-hide_banner", "-loglevel", "error"]
     process = subprocess.Popen(
