@@ -55,7 +55,7 @@ def apply_view(frame_HWC: np.ndarray, view: View) -> np.ndarray:
     Raises:
         ValueError: The crop does not lie inside the resized frame.
     """
-    height, width = resized_size(*frame_HWC.shape[:2], view.short_side)
+    height, width = resized_size(frame_HWC.shape[0], frame_HWC.shape[1], view.short_side)
     if view.x + view.width > width or view.y + view.height > height:
         raise ValueError(
             f"the crop must lie inside the resized frame of {width}x{height}, got {view}"
