@@ -1,0 +1,230 @@
+"""X3D: one small 2-D network expanded in time, depth and width; every layer keeps all frames.
+
+Source: Feichtenhofer, "X3D: Expanding Architectures for Efficient Video Recognition", CVPR 2020,
+Table 3. The names and shapes of the parameters are those of the PyTorchVideo checkpoints.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import nn
+
+from .backbone import Backbone
+
+BASE_WIDTHS = (12, 24, 48, 96)
+BASE_DEPTHS = (1, 2, 5, 3)
+DEPTH_FACTORS = {"XS": 2.2, "S": 2.2, "M": 2.2, "L": 5.0}
+
+
+@dataclass(frozen=True, slots=True)
+class X3DArguments:
+    """How wide and deep an X3D is.
+
+    XS, S and M share all weights and differ only in the clips they are meant for (4 frames of 160
+    pixels, 13 of 160, 16 of 224); L takes 16 frames of 312.
+    """
+
+    size: Literal["XS", "S", "M", "L"] = "M"
+    depth_factor: float | None = None
+    """Blocks per stage as a multiple of 1, 2, 5, 3, rounded up; the default follows `size`."""
+    width_factor: float = 2.0
+    """Channels of the stages as a multiple of 12, 24, 48, 96."""
+    bottleneck_factor: float = 2.25
+    """Channels inside a block as a multiple of its output."""
+    feature_dim: int = 2048
+    """Length of the feature vector before the class layer."""
+    dropout: float = 0.5
+    """Share of the feature vector that is dropped in training."""
+
+    def __post_init__(self) -> None:
+        if self.depth_factor is not None and self.depth_factor <= 0:
+            raise ValueError(f"depth_factor must be > 0, got {self.depth_factor}")
+        for name in ("width_factor", "bottleneck_factor", "feature_dim"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+
+
+class X3D(Backbone):
+    """X3D with one feature vector per clip or per frame.
+
+    Args:
+        num_outputs: Class scores.
+        arguments: Width and depth.
+    """
+
+    classifier = "blocks.5.proj"
+    Arguments = X3DArguments
+
+    def __init__(self, num_outputs: int, arguments: X3DArguments = X3DArguments()) -> None:
+        super().__init__(num_outputs, arguments)
+        self.feature_dim = arguments.feature_dim
+        depth = arguments.depth_factor or DEPTH_FACTORS[arguments.size]
+        widths = [round_width(width, arguments.width_factor) for width in BASE_WIDTHS]
+        self.blocks = nn.ModuleList([_Stem(widths[0])])
+        width_in = widths[0]
+        for width, num_blocks in zip(widths, BASE_DEPTHS, strict=True):
+            inner = int(arguments.bottleneck_factor * width)
+            self.blocks.append(_Stage(width_in, inner, width, math.ceil(depth * num_blocks)))
+            width_in = width
+        inner = int(arguments.bottleneck_factor * width_in)
+        self.blocks.append(_Head(width_in, inner, arguments, num_outputs))
+        self.apply(_initialise)
+        for module in self.modules():
+            if isinstance(module, _Branch):  # every block starts as its shortcut
+                nn.init.zeros_(module.norm_c.weight)
+
+    def features(self, clips_NCTHW: torch.Tensor, per_frame: bool = False) -> torch.Tensor:
+        """Return the vectors before the class layer: `(N, D)`, or `(N, D, T)` if `per_frame`.
+
+        A frame's vector is pooled over space alone; a clip's over space and time before the last
+        non-linear layer, so it is not the mean of its frames' vectors.
+        """
+        return self._pooled(clips_NCTHW, per_frame).flatten(2 if per_frame else 1)
+
+    def forward(self, clips_NCTHW: torch.Tensor, per_frame: bool = False) -> torch.Tensor:
+        """Return class scores before softmax: `(N, K)`, or `(N, K, T)` if `per_frame`."""
+        vectors = self._head.dropout(self._pooled(clips_NCTHW, per_frame))
+        scores = self._head.proj(vectors.movedim(1, -1))
+        return scores.movedim(-1, 1).flatten(2 if per_frame else 1)
+
+    def _pooled(self, clips_NCTHW: torch.Tensor, per_frame: bool) -> torch.Tensor:
+        maps = clips_NCTHW
+        for block in self.blocks[:5]:
+            maps = block(maps)
+        return self._head.pool(maps, per_frame)
+
+    @property
+    def _head(self) -> "_Head":
+        return cast(_Head, self.blocks[5])
+
+
+def round_width(width: int, factor: float, minimum: int = 8, divisor: int = 8) -> int:
+    """Return `width * factor` as a multiple of `divisor`, at least `minimum`, never 10 % too small.
+
+    # 12 * 2.0 -> 24;  54 * 0.0625 = 3.4 -> 8;  432 * 0.0625 = 27 -> 24 is 11 % less, so 32
+    """
+    scaled = width * factor
+    rounded = max(minimum, int(scaled + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * scaled else rounded
+
+
+def _pointwise(
+    width_in: int, width_out: int, spatial_stride: int = 1, bias: bool = False
+) -> nn.Conv3d:
+    stride = (1, spatial_stride, spatial_stride)
+    return nn.Conv3d(width_in, width_out, 1, stride=stride, bias=bias)
+
+
+class _Stem(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.ModuleDict()
+        # The checkpoints' names are swapped: `conv_t` is the spatial convolution and comes first.
+        self.conv["conv_t"] = nn.Conv3d(3, width, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False)
+        self.conv["conv_xy"] = nn.Conv3d(
+            width, width, (5, 1, 1), padding=(2, 0, 0), groups=width, bias=False
+        )
+        self.norm = nn.BatchNorm3d(width)
+
+    def forward(self, clips_NCTHW: torch.Tensor) -> torch.Tensor:
+        maps = self.conv["conv_xy"](self.conv["conv_t"](clips_NCTHW))
+        return torch.relu(self.norm(maps))
+
+
+class _Stage(nn.Module):
+    def __init__(self, width_in: int, inner: int, width: int, num_blocks: int) -> None:
+        super().__init__()
+        self.res_blocks = nn.Sequential(
+            *(
+                _Block(width if index else width_in, inner, width, index)
+                for index in range(num_blocks)
+            )
+        )
+
+    def forward(self, maps_NCTHW: torch.Tensor) -> torch.Tensor:
+        return self.res_blocks(maps_NCTHW)
+
+
+class _Block(nn.Module):
+    """One residual block; the first of a stage halves height and width."""
+
+    def __init__(self, width_in: int, inner: int, width: int, index: int) -> None:
+        super().__init__()
+        self.branch1_conv = _pointwise(width_in, width, 2) if index == 0 else nn.Identity()
+        # As in the checkpoints: the shortcut is normalised only where the width changes.
+        self.branch1_norm = nn.BatchNorm3d(width) if width_in != width else nn.Identity()
+        self.branch2 = _Branch(width_in, inner, width, index)
+
+    def forward(self, maps_NCTHW: torch.Tensor) -> torch.Tensor:
+        shortcut = self.branch1_norm(self.branch1_conv(maps_NCTHW))
+        return torch.relu(shortcut + self.branch2(maps_NCTHW))
+
+
+class _Branch(nn.Module):
+    def __init__(self, width_in: int, inner: int, width: int, index: int) -> None:
+        super().__init__()
+        stride = (1, 2, 2) if index == 0 else (1, 1, 1)
+        self.conv_a = _pointwise(width_in, inner)
+        self.norm_a = nn.BatchNorm3d(inner)
+        self.conv_b = nn.Conv3d(inner, inner, 3, stride, 1, groups=inner, bias=False)
+        excitation = _SqueezeExcitation(inner) if index % 2 == 0 else nn.Identity()
+        self.norm_b = nn.Sequential(nn.BatchNorm3d(inner), excitation)
+        self.conv_c = _pointwise(inner, width)
+        self.norm_c = nn.BatchNorm3d(width)
+
+    def forward(self, maps_NCTHW: torch.Tensor) -> torch.Tensor:
+        maps = torch.relu(self.norm_a(self.conv_a(maps_NCTHW)))
+        maps = nn.functional.silu(self.norm_b(self.conv_b(maps)))
+        return self.norm_c(self.conv_c(maps))
+
+
+class _SqueezeExcitation(nn.Module):
+    """Scale each channel by a gate seen from its mean over the whole clip."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        narrow = round_width(width, 0.0625)
+        self.block = nn.Sequential(
+            _pointwise(width, narrow, bias=True),
+            nn.ReLU(),
+            _pointwise(narrow, width, bias=True),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, maps_NCTHW: torch.Tensor) -> torch.Tensor:
+        return maps_NCTHW * self.block(maps_NCTHW.mean((2, 3, 4), keepdim=True))
+
+
+class _Head(nn.Module):
+    def __init__(self, width: int, inner: int, arguments: X3DArguments, num_outputs: int) -> None:
+        super().__init__()
+        self.pool = _ProjectedPool(width, inner, arguments.feature_dim)
+        self.dropout = nn.Dropout(arguments.dropout)
+        self.proj = nn.Linear(arguments.feature_dim, num_outputs)
+
+
+class _ProjectedPool(nn.Module):
+    def __init__(self, width: int, inner: int, feature_dim: int) -> None:
+        super().__init__()
+        self.pre_conv = _pointwise(width, inner)
+        self.pre_norm = nn.BatchNorm3d(inner)
+        self.post_conv = _pointwise(inner, feature_dim)
+
+    def forward(self, maps_NCTHW: torch.Tensor, per_frame: bool) -> torch.Tensor:
+        maps = torch.relu(self.pre_norm(self.pre_conv(maps_NCTHW)))
+        pooled = maps.mean((3, 4) if per_frame else (2, 3, 4), keepdim=True)
+        return torch.relu(self.post_conv(pooled))
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv3d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+        nn.init.zeros_(module.bias)
