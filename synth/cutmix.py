@@ -63,7 +63,7 @@ def paste_columns(
 def _columns(frame_HWC: np.ndarray, start: int, stop: int) -> np.ndarray:
     """Return columns `start..stop`; rounding may ask for one beyond the edge, which repeats it."""
     width = frame_HWC.shape[1]
-    if 0 <= start and stop <= width:
+    if start >= 0 and stop <= width:
         return frame_HWC[:, start:stop]
     return frame_HWC[:, np.clip(np.arange(start, stop), 0, width - 1)]
 

@@ -1,0 +1,132 @@
+"""Turn the frames of a sample into the bytes of a shard member, and back.
+
+`filmstrip` is one JPEG of the frames stacked top to bottom, `h264` an mp4, `raw` a NumPy file.
+Every encoder runs on one thread with fixed settings: the same frames give the same bytes.
+"""
+
+import io
+from collections.abc import Callable
+from fractions import Fraction
+
+import av
+import numpy as np
+import simplejpeg
+
+from manifests import ShardError
+
+JPEG_QUALITY = 95
+JPEG_MAX_ROWS = 65_500
+BLOCK = 16  # rows of one 4:2:0 block: frames of other heights would share blocks
+H264_OPTIONS = {"preset": "veryfast", "crf": "18", "threads": "1", "x264-params": "bframes=0"}
+H264_RATE = 25
+
+
+def check_size(codec: str, num_frames: int, height: int, width: int) -> None:
+    """Raise ValueError if `codec` cannot hold a clip of this size."""
+    if codec == "filmstrip":
+        if height % BLOCK:
+            raise ValueError(
+                f"codec 'filmstrip' needs a height that is a multiple of {BLOCK}, got {height} "
+                f"(choose such a crop, or --codec h264 or raw)"
+            )
+        if num_frames * height > JPEG_MAX_ROWS or width > JPEG_MAX_ROWS:
+            raise ValueError(
+                f"codec 'filmstrip' holds at most {JPEG_MAX_ROWS} rows, got {num_frames} frames of "
+                f"{height} (choose --codec h264 or raw)"
+            )
+    if codec == "h264" and (height % 2 or width % 2):
+        raise ValueError(f"codec 'h264' needs an even width and height, got {width}x{height}")
+
+
+def encode_filmstrip(frames_THWC: np.ndarray) -> bytes:
+    """Encode uint8 `(T, H, W, 3)` as one `(T*H) x W` JPEG, quality 95, 4:2:0."""
+    num_frames, height, width, _ = frames_THWC.shape
+    strip = np.ascontiguousarray(frames_THWC).reshape(num_frames * height, width, 3)
+    return simplejpeg.encode_jpeg(
+        strip, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="420", fastdct=False
+    )
+
+
+def decode_filmstrip(member: bytes, num_frames: int) -> np.ndarray:
+    """Decode a filmstrip to uint8 `(T, H, W, 3)`.
+
+    Chroma is upsampled without smoothing, so that no pixel depends on a neighbouring frame.
+    """
+    strip = simplejpeg.decode_jpeg(member, colorspace="RGB", fastdct=False, fastupsample=True)
+    rows, width, _ = strip.shape
+    if num_frames < 1 or rows % num_frames:
+        raise ValueError(f"a filmstrip of {rows} rows does not hold {num_frames} frames")
+    return strip.reshape(num_frames, rows // num_frames, width, 3)
+
+
+def encode_h264(frames_THWC: np.ndarray) -> bytes:
+    """Encode uint8 `(T, H, W, 3)` as an mp4 with libx264 in this process, one thread."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        stream = container.add_stream("libx264", rate=H264_RATE, options=dict(H264_OPTIONS))
+        stream.height, stream.width = frames_THWC.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, H264_RATE)
+        for t, frame_HWC in enumerate(frames_THWC):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24")
+            frame.pts, frame.time_base = t, Fraction(1, H264_RATE)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def decode_h264(member: bytes, num_frames: int) -> np.ndarray:
+    """Decode an mp4 member to uint8 `(T, H, W, 3)`; damaged streams raise."""
+    with av.open(io.BytesIO(member)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        stream.codec_context.options = {"err_detect": "explode"}
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    if len(frames) != num_frames:
+        raise ValueError(f"an mp4 of {len(frames)} frames does not hold {num_frames}")
+    return np.stack(frames)
+
+
+def encode_raw(frames_THWC: np.ndarray) -> bytes:
+    """Encode uint8 `(T, H, W, 3)` as a NumPy file."""
+    file = io.BytesIO()
+    np.save(file, np.ascontiguousarray(frames_THWC), allow_pickle=False)
+    return file.getvalue()
+
+
+def decode_raw(member: bytes, num_frames: int) -> np.ndarray:
+    """Decode a NumPy member; objects are refused."""
+    frames_THWC = np.load(io.BytesIO(member), allow_pickle=False)
+    if frames_THWC.dtype != np.uint8 or frames_THWC.ndim != 4 or len(frames_THWC) != num_frames:
+        raise ValueError(
+            f"a raw member must be uint8 ({num_frames}, H, W, 3), got {frames_THWC.dtype} "
+            f"{frames_THWC.shape}"
+        )
+    return frames_THWC
+
+
+EXTENSIONS = {"filmstrip": "jpg", "h264": "mp4", "raw": "npy"}
+ENCODERS: dict[str, Callable[[np.ndarray], bytes]] = {
+    "filmstrip": encode_filmstrip,
+    "h264": encode_h264,
+    "raw": encode_raw,
+}
+DECODERS: dict[str, Callable[[bytes, int], np.ndarray]] = {
+    "jpg": decode_filmstrip,
+    "mp4": decode_h264,
+    "npy": decode_raw,
+}
+
+
+def decode_member(extension: str, member: bytes, num_frames: int) -> np.ndarray:
+    """Decode the frames of a member by its extension to uint8 `(T, H, W, 3)`.
+
+    Raises:
+        ShardError: An unknown extension, or bytes that do not decode to `num_frames` frames.
+    """
+    if extension not in DECODERS:
+        raise ShardError(f"a member must be one of {sorted(DECODERS)}, got {extension!r}")
+    try:
+        return DECODERS[extension](member, num_frames)
+    except (ValueError, av.FFmpegError, EOFError, IndexError) as err:
+        raise ShardError(f"a .{extension} member does not decode: {err}") from err

@@ -1,0 +1,263 @@
+"""Shards on disk: plain WebDataset tars, an index of offsets beside each, a done record last.
+
+A sample is a run of tar members that share a key, the `.json` last. Members are read by offset,
+without walking the tar. `docs/formats.md` describes every file.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests import ShardError, UsageError, write_atomic
+
+from .codecs import decode_member
+from .labels import LabelTrack
+
+INDEX_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("offset", pa.int64()),
+        ("bytes", pa.int64()),
+        ("kind", pa.string()),
+        ("video_ids", pa.list_(pa.string())),
+    ]
+)
+TAR_BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True)
+class ShardSample:
+    """One sample as it stands in a shard.
+
+    Attributes:
+        key: The sample key.
+        members: Bytes by extension ("jpg", "mp4", "npy"; of a pair "query.jpg" and "key.jpg").
+        meta: The `.json` member: kind, num_frames, class_ids, weights, tree, sources.
+    """
+
+    key: str
+    members: Mapping[str, bytes]
+    meta: Mapping[str, Any]
+
+    def frames(self) -> np.ndarray:
+        """Decode the clip to uint8 `(T, H, W, 3)`; ShardError if it does not decode."""
+        if len(self.members) != 1:
+            raise ShardError(f"sample {self.key} has no single clip: {sorted(self.members)}")
+        ((extension, member),) = self.members.items()
+        return decode_member(extension, member, int(self.meta["num_frames"]))
+
+    def track(self) -> LabelTrack:
+        """Return the label track."""
+        ids = np.array(self.meta["class_ids"], np.int64)
+        weights_CT = np.array(self.meta["weights"], np.float64)
+        return LabelTrack(ids, weights_CT.reshape(len(ids), int(self.meta["num_frames"])))
+
+
+class TarWriter:
+    """Write members with fixed times, owners and modes, hashing the bytes as they pass."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.offset = 0
+
+    def add(self, name: str, content: bytes) -> None:
+        """Append one regular file."""
+        member = tarfile.TarInfo(name)
+        member.size, member.mode, member.mtime = len(content), 0o444, 0
+        self._write(member.tobuf(tarfile.USTAR_FORMAT))
+        self._write(content)
+        self._write(bytes(-len(content) % TAR_BLOCK))
+
+    def close(self) -> str:
+        """Write the end of the archive and return the sha256 of the whole file."""
+        self._write(bytes(2 * TAR_BLOCK))
+        self._write(bytes(-self.offset % tarfile.RECORDSIZE))
+        return self._digest.hexdigest()
+
+    def _write(self, block: bytes) -> None:
+        self._file.write(block)
+        self._digest.update(block)
+        self.offset += len(block)
+
+
+def shard_path(out: Path | str, shard: int, suffix: str = "tar") -> Path:
+    """Return the path of shard number `shard`, or of its index ("parquet") or record ("json")."""
+    return Path(out) / f"shard-{shard:06d}.{suffix}"
+
+
+def dump_json(record: Any) -> bytes:
+    """Serialise deterministically, without spaces."""
+    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
+
+
+def write_index(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a shard's index: one row per planned sample, rendered or rejected."""
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows), INDEX_SCHEMA), sink, compression="zstd")
+    write_atomic(path, sink.getvalue())
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Return a JSON record, or None if there is none.
+
+    Raises:
+        ShardError: The file is not a JSON object.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as err:
+        raise ShardError(f"not a JSON record: {str(path)!r} ({err})") from err
+    if not isinstance(record, dict):
+        raise ShardError(f"not a JSON record: {str(path)!r}")
+    return record
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """Where the rendered samples of one shard lie.
+
+    Attributes:
+        path: The tar.
+        keys, kinds: Sample key and kind, one per rendered sample.
+        video_ids: The source videos of each sample.
+        offsets, sizes: First byte and number of bytes of each sample's members, int64.
+    """
+
+    path: Path
+    keys: tuple[str, ...]
+    kinds: tuple[str, ...]
+    video_ids: tuple[tuple[str, ...], ...]
+    offsets: np.ndarray
+    sizes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True)
+class ShardDataset:
+    """A finished output folder, checked against its records.
+
+    Attributes:
+        path: The folder.
+        classes: Class names in id order.
+        shards: Index of every shard, in order.
+        digest: sha256 over the shard digests: equal for equal bytes.
+    """
+
+    path: Path
+    classes: tuple[str, ...]
+    shards: tuple[ShardIndex, ...]
+    digest: str
+
+
+def read_shard_index(out: Path | str, shard: int, plan_digest: str | None = None) -> ShardIndex:
+    """Read the index of a finished shard and check that the tar is as long as it should be.
+
+    Raises:
+        ShardError: No done record, a record of another plan, a tar that is missing or truncated.
+    """
+    path = shard_path(out, shard)
+    record = read_record(shard_path(out, shard, "json"))
+    if record is None:
+        raise ShardError(f"shard {path} is not finished: it has no done record")
+    if plan_digest is not None and record.get("plan_digest") != plan_digest:
+        raise ShardError(f"shard {path} belongs to another plan: {record.get('plan_digest')!r}")
+    size = path.stat().st_size if path.is_file() else None
+    if size != record.get("bytes"):
+        found = "is missing" if size is None else f"has {size} bytes"
+        raise ShardError(
+            f"shard {path} must have {record.get('bytes')} bytes but {found}: render it again"
+        )
+    try:
+        rows = pq.read_table(shard_path(out, shard, "parquet"), schema=INDEX_SCHEMA).to_pylist()
+    except (OSError, pa.ArrowInvalid) as err:
+        raise ShardError(f"the index of shard {path} cannot be read: {err}") from err
+    done = [row for row in rows if row["status"] == "rendered"]
+    if len(done) != record.get("rendered"):
+        raise ShardError(f"shard {path}: index and done record disagree on what was rendered")
+    return ShardIndex(
+        path,
+        tuple(row["key"] for row in done),
+        tuple(row["kind"] for row in done),
+        tuple(tuple(row["video_ids"]) for row in done),
+        np.array([row["offset"] for row in done], np.int64),
+        np.array([row["bytes"] for row in done], np.int64),
+    )
+
+
+def read_dataset(out: Path | str) -> ShardDataset:
+    """Open a finished output folder for reading.
+
+    Raises:
+        UsageError: No such folder, or its rendering is not finished.
+        ShardError: A shard that is missing, truncated or of another plan.
+    """
+    out = Path(out)
+    if not out.is_dir():
+        raise UsageError(f"no such folder of shards: {str(out)!r}")
+    record = read_record(out / "dataset.json")
+    if record is None:
+        raise UsageError(
+            f"the shards in {str(out)!r} are not finished (no dataset.json): "
+            f"run `synth render` again"
+        )
+    shards = tuple(
+        read_shard_index(out, shard, record["plan_digest"]) for shard in record["shards"]
+    )
+    digest = hashlib.sha256("".join(record["shard_digests"]).encode()).hexdigest()
+    return ShardDataset(out, tuple(record["classes"]), shards, digest)
+
+
+def read_sample(file: int | Path | str, offset: int, size: int) -> ShardSample:
+    """Read one sample with one positioned read.
+
+    Args:
+        file: Path of the tar, or an open file descriptor.
+        offset, size: From the shard's index.
+
+    Raises:
+        ShardError: The bytes there are not the members of one sample.
+    """
+    if isinstance(file, int):
+        return parse_sample(os.pread(file, size, offset), size)
+    with open(file, "rb") as tar:
+        return parse_sample(os.pread(tar.fileno(), size, offset), size)
+
+
+def parse_sample(content: bytes, size: int) -> ShardSample:
+    """Parse the tar members of one sample; ShardError if they are not that."""
+    if len(content) != size:
+        raise ShardError(f"a sample of {size} bytes ends after {len(content)}: truncated shard")
+    members: dict[str, bytes] = {}
+    keys, position = set(), 0
+    try:
+        while position < size:
+            header = tarfile.TarInfo.frombuf(
+                content[position : position + TAR_BLOCK], "utf-8", "strict"
+            )
+            key, _, extension = header.name.partition(".")
+            position += TAR_BLOCK
+            members[extension] = content[position : position + header.size]
+            position += header.size + -header.size % TAR_BLOCK
+            keys.add(key)
+        meta = json.loads(members.pop("json"))
+        (key,) = keys
+    except (tarfile.HeaderError, ValueError, KeyError) as err:
+        raise ShardError(f"the bytes at a sample's offset are not one sample: {err!r}") from err
+    return ShardSample(key, members, meta)
