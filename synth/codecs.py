@@ -62,7 +62,7 @@ def decode_filmstrip(member: bytes, num_frames: int) -> np.ndarray:
 def encode_h264(frames_THWC: np.ndarray) -> bytes:
     """Encode uint8 `(T, H, W, 3)` as an mp4 with libx264 in this process, one thread."""
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=H264_RATE, options=dict(H264_OPTIONS))
         stream.height, stream.width = frames_THWC.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -77,7 +77,7 @@ def encode_h264(frames_THWC: np.ndarray) -> bytes:
 
 def decode_h264(member: bytes, num_frames: int) -> np.ndarray:
     """Decode an mp4 member to uint8 `(T, H, W, 3)`; damaged streams raise."""
-    with av.open(io.BytesIO(member)) as container:
+    with av.open(io.BytesIO(member), "r") as container:
         stream = container.streams.video[0]
         stream.thread_type = "NONE"
         stream.codec_context.options = {"err_detect": "explode"}
