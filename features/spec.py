@@ -1,0 +1,129 @@
+"""Say everything that is needed to make a feature again, in one record with one digest."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
+from typing import Any, Self
+
+from manifests import SnippetGrid, StoreError
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What a row of a feature store is made of; two equal specs on one machine give equal rows.
+
+    Attributes:
+        backbone: Name of the network.
+        backbone_arguments: What it was built with (JSON values).
+        weights_digest: sha256 of the weights' file.
+        feature_dim: Length of a row.
+        pooling: What one row stands for; "snippet": one vector pooled over time and space.
+        snippet_len: Sampled frames behind a row.
+        snippet_stride: Sampled frames between the starts of neighbouring rows.
+        tail: "pad" or "drop" (`SnippetGrid`).
+        fps: Sampling rate as a fraction ("15", "30000/1001"); None: the video's own frames.
+        height: Rows of pixels that enter the network.
+        width: Columns of pixels that enter the network.
+        short_side: Shorter side of a frame after resizing, before the crop; more only where the
+            crop would not fit.
+        crop: Which part of the resized frame; "centre".
+        mean: Subtracted from RGB in [0, 1].
+        std: Divided by.
+        precision: Arithmetic of the forward pass, "float32" or "bfloat16".
+        device: Kind of device, "cpu" or "cuda": they differ in the last digits.
+        batch: Snippets per forward pass: it decides the last digits too.
+        dtype: Of the stored rows.
+        decode_policy: "probe": the decoder that the probe chose for each video.
+        versions: Packages that decide pixels and sums.
+    """
+
+    backbone: str
+    backbone_arguments: Mapping[str, Any]
+    weights_digest: str
+    feature_dim: int
+    snippet_len: int
+    snippet_stride: int
+    height: int
+    width: int
+    short_side: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    tail: str = "pad"
+    fps: str | None = None
+    pooling: str = "snippet"
+    crop: str = "centre"
+    precision: str = "float32"
+    device: str = "cpu"
+    batch: int = 8
+    dtype: str = "float16"
+    decode_policy: str = "probe"
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.feature_dim < 1 or self.batch < 1:
+            raise ValueError(
+                f"feature_dim and batch must be >= 1, got {self.feature_dim} and {self.batch}"
+            )
+        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
+        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
+        object.__setattr__(self, "backbone_arguments", dict(self.backbone_arguments))
+        object.__setattr__(self, "versions", dict(self.versions))
+        assert self.grid.snippet_len == self.snippet_len  # the grid checks its own numbers
+
+    @property
+    def grid(self) -> SnippetGrid:
+        """Return the time grid."""
+        return SnippetGrid(self.snippet_len, self.snippet_stride, self.tail)
+
+    @property
+    def sampling_fps(self) -> Fraction | None:
+        """Return `fps` as a number, None for the video's own frames."""
+        return None if self.fps is None else Fraction(self.fps)
+
+    @property
+    def digest(self) -> str:
+        """Return sha256 of the canonical JSON (sorted keys, no spaces) of all fields."""
+        return canonical_digest(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as JSON values."""
+        return json.loads(json.dumps(asdict(self), allow_nan=False))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Rebuild a spec from `to_dict`.
+
+        Raises:
+            StoreError: A field is missing, unknown, or has an impossible value.
+        """
+        known = {item.name for item in fields(cls)}
+        if set(values) != known:
+            odd = ", ".join(repr(name) for name in sorted(set(values) ^ known))
+            raise StoreError(
+                f"a FeatureSpec must have exactly its own fields, but differs in {odd}"
+            )
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as err:
+            raise StoreError(f"the stored FeatureSpec is impossible: {err}") from err
+
+    def differences(self, other: "FeatureSpec") -> dict[str, tuple[Any, Any]]:
+        """Return the fields that differ, as `name: (mine, theirs)`."""
+        mine, theirs = self.to_dict(), other.to_dict()
+        return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+
+    def explain(self, other: "FeatureSpec", names: Collection[str] | None = None) -> str:
+        """Return the differences (of the fields `names`, if given) as a clause for a sentence."""
+        return "; ".join(
+            f"{name}: {mine!r} here, {theirs!r} there"
+            for name, (mine, theirs) in self.differences(other).items()
+            if names is None or name in names
+        )
+
+
+def canonical_digest(value: object) -> str:
+    """Return sha256 of a JSON value written with sorted keys and no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
