@@ -1,15 +1,25 @@
 """What comes out: snippet features of whole videos, their store, exports, heads and metrics."""
 
 from .check import VerifyReport, describe_store, verify_store
+from .exports import FORMATS, ExportReport, export_store
+from .pictures import draw_timelines
+from .probe import HEADS, ProbeReport, probe_store
 from .spec import FeatureSpec
 from .store import FeatureStore, StoredVideo, rows_digest
 
 __all__ = [
+    "FORMATS",
+    "HEADS",
+    "ExportReport",
     "FeatureSpec",
     "FeatureStore",
+    "ProbeReport",
     "StoredVideo",
     "VerifyReport",
     "describe_store",
+    "draw_timelines",
+    "export_store",
+    "probe_store",
     "rows_digest",
     "verify_store",
 ]

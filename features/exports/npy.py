@@ -1,0 +1,125 @@
+"""Export one `.npy` per video, with its times beside it: what most readers of features accept.
+
+<video_id>.npy    float32 (S, D), C order, time first
+<video_id>.json   the times of the rows, and the numbers a tool's configuration asks for
+store.json        FeatureSpec, digests, and the file of every video id
+README.md         how row i maps to seconds
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manifests import StoreError, write_atomic
+
+from ..spec import FeatureSpec
+from ..store import FeatureStore
+from .report import ExportReport, file_name
+
+
+def export_npy(store: FeatureStore, out: Path) -> ExportReport:
+    """Write every readable video of `store` into the folder `out`; `store.json` comes last.
+
+    Raises:
+        StoreError: Rows are damaged, or a file read back differs from the store.
+        UsageError: A video id cannot be a file name.
+    """
+    names = {video_id: file_name(video_id) for video_id in store.video_ids}
+    num_rows = 0
+    for video_id, name in names.items():
+        feats_SD = np.ascontiguousarray(store[video_id], np.float32)
+        with open(out / f"{name}.npy", "wb") as file:
+            np.save(file, feats_SD, allow_pickle=False)
+        times_S3 = store.times(video_id)
+        _write_json(out / f"{name}.json", _describe_video(store, video_id, times_S3))
+        _check(out / name, feats_SD, times_S3)
+        num_rows += len(feats_SD)
+    write_atomic(out / "README.md", _readme(store).encode())
+    _write_json(
+        out / "store.json",
+        {
+            "format": "npy",
+            "dtype": "float32",
+            "feature_dim": store.feature_dim,
+            "store_digest": store.digest,
+            "feature_specs": [spec.to_dict() for spec in store.specs],
+            "files": {video_id: f"{name}.npy" for video_id, name in names.items()},
+        },
+    )
+    num_bytes = sum(file.stat().st_size for file in out.iterdir())
+    return ExportReport("npy", out, len(names), num_rows, num_bytes)
+
+
+def _describe_video(store: FeatureStore, video_id: str, times_S3: np.ndarray) -> dict[str, Any]:
+    video, spec = store.video(video_id), store.spec
+    native_fps = video.fps_num / video.fps_den
+    return {
+        "video_id": video_id,
+        "num_snippets": len(times_S3),
+        "start_seconds": times_S3[:, 0].tolist(),
+        "centre_seconds": times_S3[:, 1].tolist(),
+        "end_seconds": times_S3[:, 2].tolist(),
+        "duration_seconds": video.duration_seconds,
+        "fps": native_fps if spec.sampling_fps is None else float(spec.sampling_fps),
+        "native_fps": native_fps,
+        "num_frames": video.num_frames,
+        "snippet_len": spec.snippet_len,
+        "snippet_stride": spec.snippet_stride,
+        "tail": spec.tail,
+    }
+
+
+def _check(stem: Path, feats_SD: np.ndarray, times_S3: np.ndarray) -> None:
+    """Read both files back as another program would; raises StoreError if they differ."""
+    read_SD = np.load(stem.with_name(f"{stem.name}.npy"), mmap_mode="r", allow_pickle=False)
+    stated: Mapping[str, Any] = json.loads(stem.with_name(f"{stem.name}.json").read_text())
+    if read_SD.shape != feats_SD.shape or not np.array_equal(read_SD, feats_SD):
+        raise StoreError(
+            f"{stem.name}.npy does not read back as it was written ({str(stem.parent)!r})"
+        )
+    if (
+        stated["num_snippets"] != len(read_SD)
+        or stated["centre_seconds"] != times_S3[:, 1].tolist()
+    ):
+        raise StoreError(f"{stem.name}.json does not fit its rows ({str(stem.parent)!r})")
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _readme(store: FeatureStore) -> str:
+    spec: FeatureSpec = store.spec
+    rate = "the video's own frame rate" if spec.fps is None else f"{spec.fps} frames per second"
+    tail = (
+        "The last snippet may be partial: its last frame is repeated to fill it, and its times\n"
+        "cover the real frames only."
+        if spec.tail == "pad"
+        else "Frames after the last full snippet have no row."
+    )
+    return f"""# Snippet features of {len(store)} videos
+
+One `.npy` per video: float32, shape `(S, {store.feature_dim})`, C order, time first. The name is
+the video id; characters that a file name cannot hold are percent-encoded (`store.json` maps ids to
+files).
+
+## Which seconds row i stands for
+Row `i` was computed from {spec.snippet_len} frames, sampled at {rate}, starting at sampled frame
+`i * {spec.snippet_stride}` (windows are left-aligned). {tail}
+
+The `.json` beside each file holds the exact `start_seconds`, `centre_seconds` and `end_seconds` of
+every row, from the presentation times of the video: use those. Where a tool wants a formula, with
+`fps` of that file and a video of constant rate that starts at 0:
+
+    start  = i * {spec.snippet_stride} / fps
+    centre = (i * {spec.snippet_stride} + {spec.snippet_len / 2:g}) / fps
+
+so the feature stride is {spec.snippet_stride} frames, the window {spec.snippet_len} frames, and the
+offset of the first centre {spec.snippet_len / 2:g} frames.
+
+Backbone: {", ".join(s.backbone for s in store.specs)}. Everything else that made these rows is in
+`store.json`, under `feature_specs`.
+"""
