@@ -47,6 +47,11 @@ class Progress:
         if time.monotonic() - self._shown >= self._pause:
             self._show(note)
 
+    def skip(self, count: int) -> None:
+        """Count units that an earlier run finished; they do not count towards the rate."""
+        self.done += count
+        self._first += count
+
     def _show(self, note: str) -> None:
         self._shown = time.monotonic()
         seconds = max(self._shown - self._start, 1e-9)

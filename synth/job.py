@@ -1,0 +1,287 @@
+"""The render job: Ray tasks that each make one shard, and the ledger of what is done.
+
+A task gets plan rows and paths; no pixel passes through Ray's object store. Attempts are counted
+here. Running the same command again is the recovery: finished shards are left untouched.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from manifests import Progress, SourceTable, UsageError, write_atomic
+
+from .codecs import ENCODERS, check_size
+from .plan_files import Plan, read_plan, read_plan_sources
+from .render import ShardReport, ShardTask, render_shard
+from .shards import dump_json, read_record, shard_path
+
+MAX_ATTEMPTS = 3
+IN_FLIGHT_PER_CPU = 2
+
+
+@dataclass
+class RenderReport:
+    """What a run of the job did.
+
+    Attributes:
+        planned, rendered, rejected: Samples of the whole plan, over all runs.
+        reasons: Rejected samples by reason.
+        num_shards, done_before: Shards of the plan; those that were finished before this run.
+        failed: Reason by shard number for shards that could not be made.
+        is_dry_run: Nothing was rendered.
+    """
+
+    planned: int = 0
+    rendered: int = 0
+    rejected: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    num_shards: int = 0
+    done_before: int = 0
+    failed: dict[int, str] = field(default_factory=dict)
+    is_dry_run: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every shard of the plan is done."""
+        return not self.failed and not self.is_dry_run
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Count a finished shard."""
+        self.rendered += record["rendered"]
+        self.rejected += record["rejected"]
+        self.reasons.update(record["reasons"])
+
+
+def render_plan(
+    plan_folder: Path | str,
+    out: Path | str,
+    *,
+    sources: Path | str | None = None,
+    codec: str = "filmstrip",
+    workers: int | None = None,
+    address: str | None = None,
+    dry_run: bool = False,
+) -> RenderReport:
+    """Render what is missing of a plan into the folder `out`.
+
+    Args:
+        sources: Sources table, if the plan does not name it.
+        codec: "filmstrip", "h264" or "raw".
+        workers: Render processes; all cores of the machine or cluster if None; 0 renders in this
+            process, without Ray.
+        address: A running Ray cluster to join.
+        dry_run: Check everything and count, but render nothing.
+
+    Raises:
+        UsageError: The plan, its sources and the output do not belong together, or the codec
+            cannot hold the planned sizes.
+    """
+    plan = read_plan(plan_folder)
+    table = read_plan_sources(plan, sources)
+    out = Path(out)
+    _check_output(plan, out, codec)
+    report = RenderReport(planned=plan.num_samples, is_dry_run=dry_run)
+    with Progress("check" if dry_run else "render", "samples", plan.num_samples) as progress:
+        tasks = _missing_shards(plan, table, out, codec, report, progress)
+        if dry_run:
+            deque(tasks, maxlen=0)
+            return report
+        out.mkdir(parents=True, exist_ok=True)
+        _run(tasks, report, progress, workers, address)
+    if report.is_complete:
+        _finish(plan, table, out, codec)
+    return report
+
+
+def _missing_shards(
+    plan: Plan,
+    table: SourceTable,
+    out: Path,
+    codec: str,
+    report: RenderReport,
+    progress: Progress,
+) -> Iterator[ShardTask]:
+    """Yield the tasks that are not done yet; finished shards are counted in `report`."""
+    rows_of = {video_id: i for i, video_id in enumerate(table.table["video_id"].to_pylist())}
+    for shard, rows in plan.shards():
+        report.num_shards += 1
+        record = read_record(shard_path(out, shard, "json"))
+        if record is not None:
+            report.done_before += 1
+            report.add(record)
+            progress.skip(record["planned"])
+            continue
+        yield ShardTask(
+            shard,
+            rows.to_pylist(),
+            _shard_videos(rows, table, rows_of, plan),
+            str(out),
+            codec,
+            plan.digest,
+        )
+
+
+def _shard_videos(
+    rows: pa.Table, table: SourceTable, rows_of: Mapping[str, int], plan: Plan
+) -> dict[str, Any]:
+    sources = pc.list_flatten(rows["sources"])
+    ids = pc.struct_field(sources, "video_id").unique().to_pylist()
+    unknown = [video_id for video_id in ids if video_id not in rows_of]
+    if unknown:
+        raise UsageError(
+            f"the plan shows video {unknown[0]!r}, which is not in the sources table "
+            f"({str(plan.path)!r})"
+        )
+    return {video_id: table[rows_of[video_id]] for video_id in ids}
+
+
+def _check_output(plan: Plan, out: Path, codec: str) -> None:
+    """Refuse an output folder of another plan or codec, and sizes that the codec cannot hold."""
+    if codec not in ENCODERS:
+        raise UsageError(f"codec must be one of {list(ENCODERS)}, got {codec!r}")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"the output must be a folder, got the file {str(out)!r}")
+    for path in sorted(out.glob("shard-*.json")):
+        record = read_record(path) or {}
+        if record.get("plan_digest") != plan.digest:
+            raise UsageError(
+                f"{str(out)!r} holds shards of another plan ({path.name}): choose another folder"
+            )
+        if record.get("codec") != codec:
+            raise UsageError(
+                f"{str(out)!r} holds shards of codec {record.get('codec')!r}, got --codec {codec}"
+            )
+    for _, rows in plan.shards():
+        views = pc.struct_field(pc.list_flatten(rows["sources"]), "view")
+        sizes = pa.table(
+            {name: pc.struct_field(views, name) for name in ("height", "width")}
+        ).group_by(["height", "width"])
+        for size in sizes.aggregate([]).to_pylist():
+            try:
+                check_size(codec, 1, size["height"] or 0, size["width"] or 0)
+            except ValueError as err:
+                raise UsageError(f"{err} ({str(plan.path)!r})") from err
+
+
+def _run(
+    tasks: Iterator[ShardTask],
+    report: RenderReport,
+    progress: Progress,
+    workers: int | None,
+    address: str | None,
+) -> None:
+    def finish(done: ShardReport) -> None:
+        report.add(vars(done))
+        progress.advance(done.planned, f"{report.rejected} rejected" if report.rejected else "")
+
+    if workers == 0:
+        _run_here(tasks, report, finish)
+    else:
+        with _ray_cluster(workers, address):
+            _run_on_ray(tasks, report, finish)
+
+
+def _run_here(
+    tasks: Iterator[ShardTask], report: RenderReport, finish: Callable[[ShardReport], None]
+) -> None:
+    for task in tasks:
+        try:
+            finish(render_shard(task))
+        except OSError as err:
+            report.failed[task.shard] = _say(err)
+
+
+@contextlib.contextmanager
+def _ray_cluster(workers: int | None, address: str | None) -> Iterator[None]:
+    """Start a local Ray, or join one; an already connected Ray is used and left as it is."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:
+        ray.init(
+            num_cpus=workers or os.cpu_count(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    else:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _run_on_ray(
+    tasks: Iterator[ShardTask], report: RenderReport, finish: Callable[[ShardReport], None]
+) -> None:
+    """Keep a bounded number of shards in flight; try a failed one again, up to MAX_ATTEMPTS."""
+    remote = ray.remote(num_cpus=1, max_retries=0)(render_shard)
+    window = max(1, int(ray.cluster_resources().get("CPU", 1))) * IN_FLIGHT_PER_CPU
+    running: dict[Any, tuple[ShardTask, int]] = {}
+    again: deque[tuple[ShardTask, int]] = deque()
+    while True:
+        while len(running) < window:
+            task, attempt = again.popleft() if again else (next(tasks, None), 1)
+            if task is None:
+                break
+            running[remote.remote(task)] = (task, attempt)
+        if not running:
+            return
+        (ready,), _ = ray.wait(list(running), num_returns=1)
+        task, attempt = running.pop(ready)
+        try:
+            finish(ray.get(ready))
+        except (ray.exceptions.RayError, OSError) as err:
+            if attempt < MAX_ATTEMPTS and not _is_disk_full(err):
+                again.append((task, attempt + 1))
+            else:
+                report.failed[task.shard] = _say(err)
+
+
+def _is_disk_full(err: BaseException) -> bool:
+    cause = err.cause if isinstance(err, ray.exceptions.RayTaskError) else err
+    return isinstance(cause, OSError) and cause.errno == errno.ENOSPC
+
+
+def _say(err: BaseException) -> str:
+    cause = err.cause if isinstance(err, ray.exceptions.RayTaskError) else err
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"{cause.strerror} ({cause.filename})" if cause.filename else cause.strerror
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
+
+
+def _finish(plan: Plan, table: SourceTable, out: Path, codec: str) -> None:
+    """Write dataset.json, the record of a finished folder, and sweep leftovers of killed runs."""
+    records = [read_record(shard_path(out, shard, "json")) or {} for shard, _ in plan.shards()]
+    kinds: Counter[str] = Counter()
+    for record in records:
+        kinds.update(record["kinds"])
+    dataset = {
+        "classes": list(table.classes),
+        "plan_digest": plan.digest,
+        "recipe_digest": plan.record.get("recipe_digest"),
+        "codec": codec,
+        "num_samples": sum(record["rendered"] for record in records),
+        "counts": {
+            name: sum(record[name] for record in records)
+            for name in ("planned", "rendered", "rejected")
+        },
+        "kinds": dict(sorted(kinds.items())),
+        "shards": [record["shard"] for record in records],
+        "shard_digests": [record["sha256"] for record in records],
+    }
+    for leftover in out.glob(".shard-*.part"):
+        leftover.unlink(missing_ok=True)
+    write_atomic(out / "dataset.json", dump_json(dataset) + b"\n")

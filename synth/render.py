@@ -1,0 +1,338 @@
+"""Render one shard from its plan rows: decode, view, evaluate, encode, write. Draws nothing.
+
+Each video is decoded once for all the views that the coming rows show of it; frames at native size
+are dropped as soon as their views are cut. A source that fails rejects its samples with the reason
+and the shard still completes. The bytes depend on the rows and the codec alone.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from manifests import SourceVideo, VideoError, atomic_writer, write_atomic
+
+from .codecs import ENCODERS, EXTENSIONS, check_size
+from .frames import frame_batches
+from .labels import LabelTrack, constant_track
+from .plan import Row
+from .shards import TarWriter, dump_json, shard_path, write_index
+from .tree import LabelledSize, Tree, evaluate_frames, evaluate_labels
+from .views import View, apply_view
+
+VIEWS_BUDGET = 192 * 2**20  # bytes of views held while their rows wait
+LARGEST_SAMPLE = 256 * 2**20  # bytes of one sample's sources; larger rows are rejected
+PACKAGES = ("av", "decord", "numpy", "opencv-python-headless", "simplejpeg")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSource:
+    """One source of a row: `num_frames` frames of a video from `start_frame`, seen through a view.
+
+    The `k`-th is presentation frame `start_frame + k * frame_stride`.
+    """
+
+    video: SourceVideo
+    label_id: int | None
+    start_frame: int
+    frame_stride: int
+    num_frames: int
+    view: View
+
+    def __post_init__(self) -> None:
+        if min(self.num_frames, self.frame_stride) < 1 or self.start_frame < 0:
+            raise ValueError(
+                f"a source needs num_frames and frame_stride >= 1 and start_frame >= 0, got "
+                f"{self.num_frames}, {self.frame_stride} and {self.start_frame}"
+            )
+        if self.indices[-1] >= self.video.num_frames:
+            raise ValueError(
+                f"frame {self.indices[-1]} is beyond the end of video {self.video.video_id!r} "
+                f"({self.video.num_frames} frames)"
+            )
+
+    @property
+    def indices(self) -> range:
+        """The presentation frames that are shown."""
+        step = self.frame_stride
+        return range(self.start_frame, self.start_frame + self.num_frames * step, step)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the clip."""
+        return self.num_frames * self.view.height * self.view.width * 3
+
+
+@dataclass(frozen=True)
+class PlannedSample:
+    """A plan row, checked: everything that rendering relies on holds."""
+
+    row: Row
+    tree: Tree
+    sources: tuple[PlannedSource, ...]
+    track: LabelTrack
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the source clips."""
+        return sum(source.num_bytes for source in self.sources)
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A planned sample that cannot be rendered, and why."""
+
+    row: Row
+    reason: str
+
+
+@dataclass(frozen=True)
+class RenderedSample:
+    """A sample ready to be encoded: uint8 frames `(T, H, W, 3)` and their labels."""
+
+    sample: PlannedSample
+    frames_THWC: np.ndarray
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """All that a worker needs to render one shard: rows and paths, no pixels."""
+
+    shard: int
+    rows: Sequence[Row]
+    videos: Mapping[str, SourceVideo]
+    out: str
+    codec: str
+    plan_digest: str
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """The done record of a shard; its existence on disk means done."""
+
+    shard: int
+    plan_digest: str
+    codec: str
+    planned: int
+    rendered: int
+    rejected: int
+    reasons: Mapping[str, int]
+    kinds: Mapping[str, int]
+    bytes: int
+    sha256: str
+    index_sha256: str
+    versions: Mapping[str, str]
+
+
+@cache
+def tool_versions() -> dict[str, str]:
+    """Return the versions of the packages that decide the bytes."""
+    return {package: version(package) for package in PACKAGES}
+
+
+def check_row(row: Row, videos: Mapping[str, SourceVideo], codec: str) -> PlannedSample | Rejected:
+    """Check a plan row against its videos and the codec; the row may come from anywhere."""
+    try:
+        tree = json.loads(row["tree"])
+        sources = tuple(_check_source(source, videos) for source in row["sources"])
+        if sum(source.num_bytes for source in sources) > LARGEST_SAMPLE:
+            raise ValueError(f"the sources of a sample must fit in {LARGEST_SAMPLE} bytes")
+        size = evaluate_labels(
+            tree,
+            [
+                LabelledSize(
+                    constant_track(source.label_id, source.num_frames),
+                    source.view.height,
+                    source.view.width,
+                )
+                for source in sources
+            ],
+        )
+        check_size(codec, size.track.num_frames, size.height, size.width)
+    except (ValueError, KeyError, TypeError) as err:
+        return Rejected(row, f"invalid plan row: {err}")
+    return PlannedSample(row, tree, sources, size.track)
+
+
+def _check_source(source: Row, videos: Mapping[str, SourceVideo]) -> PlannedSource:
+    video = videos[source["video_id"]]
+    if video.status != "ok":
+        raise ValueError(f"video {video.video_id!r} is rejected: {video.reason}")
+    return PlannedSource(
+        video,
+        source["label_id"],
+        source["start_frame"],
+        source["frame_stride"],
+        source["num_frames"],
+        View(**source["view"]),
+    )
+
+
+Use = tuple[int, int]  # row position in the shard, position among the row's sources
+
+
+class ClipReader:
+    """Cut the source clips of consecutive rows, decoding each video once for all coming rows."""
+
+    def __init__(self, samples: Sequence[PlannedSample | Rejected], budget: int) -> None:
+        self._samples = samples
+        self._budget = budget
+        self._clips: dict[Use, np.ndarray] = {}
+        self._failed: dict[str, str] = {}
+        self.num_decodes = 0
+
+    def read(self, position: int) -> list[np.ndarray]:
+        """Return the source clips of the row at `position`; rows must be asked for in order.
+
+        Raises:
+            VideoError: A source of this row cannot be decoded.
+        """
+        sample = self._samples[position]
+        assert isinstance(sample, PlannedSample)
+        for slot, source in enumerate(sample.sources):
+            if source.video.video_id in self._failed:
+                break
+            if (position, slot) not in self._clips:
+                self._decode(source.video, position)
+        clips = [self._clips.pop((position, slot), None) for slot in range(len(sample.sources))]
+        for source in sample.sources:
+            if source.video.video_id in self._failed:
+                raise VideoError(source.video.path, self._failed[source.video.video_id])
+        return [clip for clip in clips if clip is not None]
+
+    def _decode(self, video: SourceVideo, position: int) -> None:
+        """Cut every view of `video` that the coming rows show, in one decoding pass."""
+        wanted: dict[int, list[tuple[np.ndarray, int, View]]] = {}
+        uses = []
+        for use, source in self._coming_uses(video, position):
+            shape = (source.num_frames, source.view.height, source.view.width, 3)
+            clip = self._clips[use] = np.empty(shape, np.uint8)
+            uses.append(use)
+            for k, index in enumerate(source.indices):
+                wanted.setdefault(index, []).append((clip, k, source.view))
+        self.num_decodes += 1
+        try:
+            for indices, frames in frame_batches(video, np.array(sorted(wanted), np.int64)):
+                for index, frame_HWC in zip(indices.tolist(), frames, strict=True):
+                    for clip, k, view in wanted[index]:
+                        clip[k] = apply_view(frame_HWC, view)
+        except (VideoError, ValueError) as err:
+            self._failed[video.video_id] = err.reason if isinstance(err, VideoError) else str(err)
+            for use in uses:
+                del self._clips[use]
+
+    def _coming_uses(
+        self, video: SourceVideo, position: int
+    ) -> Iterator[tuple[Use, PlannedSource]]:
+        held = 0
+        for later in range(position, len(self._samples)):
+            sample = self._samples[later]
+            if isinstance(sample, Rejected):
+                continue
+            held += sample.num_bytes
+            if held > self._budget and later > position:
+                return
+            for slot, source in enumerate(sample.sources):
+                if source.video.video_id == video.video_id:
+                    yield (later, slot), source
+
+
+def render_samples(
+    rows: Sequence[Row],
+    videos: Mapping[str, SourceVideo],
+    codec: str,
+    budget: int = VIEWS_BUDGET,
+) -> Iterator[RenderedSample | Rejected]:
+    """Render rows in order; a row that cannot be rendered comes out as rejected."""
+    samples = [check_row(row, videos, codec) for row in rows]
+    reader = ClipReader(samples, budget)
+    for position, sample in enumerate(samples):
+        if isinstance(sample, Rejected):
+            yield sample
+            continue
+        try:
+            clips = reader.read(position)
+        except VideoError as err:
+            yield Rejected(sample.row, err.reason)
+            continue
+        yield RenderedSample(sample, evaluate_frames(sample.tree, clips))
+
+
+def sample_meta(sample: PlannedSample) -> dict[str, Any]:
+    """Return the `.json` member of a sample."""
+    return {
+        "kind": sample.row["kind"],
+        "num_frames": sample.track.num_frames,
+        "class_ids": sample.track.class_ids.tolist(),
+        "weights": sample.track.weights_CT.tolist(),
+        "tree": sample.tree,
+        "sources": sample.row["sources"],
+    }
+
+
+def render_shard(task: ShardTask) -> ShardReport:
+    """Render and commit one shard: tar, index, and last the done record.
+
+    Raises:
+        OSError: The output cannot be written; nothing stands under a final name then.
+    """
+    index: list[dict[str, Any]] = []
+    reasons: Counter[str] = Counter()
+    path = shard_path(task.out, task.shard)
+    with atomic_writer(path) as file:
+        tar = TarWriter(file)
+        for result in render_samples(task.rows, task.videos, task.codec):
+            start = tar.offset
+            if isinstance(result, Rejected):
+                reasons[result.reason] += 1
+                index.append(_index_row(result.row, result.reason, None, None))
+                continue
+            row = result.sample.row
+            key = row["sample_key"]
+            member = ENCODERS[task.codec](result.frames_THWC)
+            tar.add(f"{key}.{EXTENSIONS[task.codec]}", member)
+            tar.add(f"{key}.json", dump_json(sample_meta(result.sample)))
+            index.append(_index_row(row, None, start, tar.offset - start))
+        sha256 = tar.close()
+        num_bytes = tar.offset
+    index_path = shard_path(task.out, task.shard, "parquet")
+    write_index(index_path, index)
+    kinds = Counter(row["kind"] for row in index if row["status"] == "rendered")
+    rejected = sum(reasons.values())
+    report = ShardReport(
+        shard=task.shard,
+        plan_digest=task.plan_digest,
+        codec=task.codec,
+        planned=len(index),
+        rendered=len(index) - rejected,
+        rejected=rejected,
+        reasons=dict(sorted(reasons.items())),
+        kinds=dict(sorted(kinds.items())),
+        bytes=num_bytes,
+        sha256=sha256,
+        index_sha256=hashlib.sha256(Path(index_path).read_bytes()).hexdigest(),
+        versions=tool_versions(),
+    )
+    write_atomic(shard_path(task.out, task.shard, "json"), dump_json(vars(report)) + b"\n")
+    return report
+
+
+def _index_row(
+    row: Row, reason: str | None, offset: int | None, size: int | None
+) -> dict[str, Any]:
+    return {
+        "key": row["sample_key"],
+        "status": "rendered" if reason is None else "rejected",
+        "reason": reason,
+        "offset": offset,
+        "bytes": size,
+        "kind": row["kind"],
+        "video_ids": [source["video_id"] for source in row["sources"]],
+    }

@@ -1,0 +1,209 @@
+"""Check an output folder: what is done, rejected, missing; whether every byte is what it says."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests import Progress, ShardError, UsageError
+
+from .plan_files import Plan, file_digest, read_plan, read_plan_sources
+from .render import Rejected, render_samples, sample_meta
+from .shards import (
+    INDEX_SCHEMA,
+    dump_json,
+    read_record,
+    read_sample,
+    read_shard_index,
+    shard_path,
+)
+
+CODEC_TOLERANCE = {"filmstrip": 12.0, "h264": 16.0, "raw": 0.0}  # mean grey levels per sample
+EXAMPLES = 3
+
+
+@dataclass
+class StatusReport:
+    """What stands in an output folder.
+
+    Attributes:
+        done, planned: Finished shards; shards of the plan (None until every shard is done, or when
+            no plan is given).
+        samples: Planned, rendered and rejected samples of the finished shards.
+        reasons: Rejected samples by reason.
+        examples: A few sample keys by reason.
+        is_complete: Whether dataset.json stands.
+    """
+
+    done: int
+    planned: int | None
+    samples: Counter[str]
+    reasons: Counter[str]
+    examples: dict[str, list[str]]
+    is_complete: bool
+
+
+def read_status(out: Path | str, plan_folder: Path | str | None = None) -> StatusReport:
+    """Count what is done, rejected and missing, from the records alone.
+
+    Raises:
+        UsageError: No such folder.
+    """
+    out = _existing(out)
+    samples: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    done = 0
+    for path in sorted(out.glob("shard-*.json")):
+        record = read_record(path) or {}
+        done += 1
+        samples.update({name: record[name] for name in ("planned", "rendered", "rejected")})
+        reasons.update(record["reasons"])
+        for reason in record["reasons"]:
+            if len(examples.setdefault(reason, [])) < EXAMPLES:
+                examples[reason].extend(_rejected_keys(path.with_suffix(".parquet"), reason))
+    dataset = read_record(out / "dataset.json")
+    planned = len(dataset["shards"]) if dataset else None
+    if plan_folder is not None:
+        planned = sum(1 for _ in read_plan(plan_folder).shards())
+    return StatusReport(
+        done,
+        planned,
+        samples,
+        reasons,
+        {reason: keys[:EXAMPLES] for reason, keys in examples.items()},
+        dataset is not None,
+    )
+
+
+def _rejected_keys(path: Path, reason: str) -> list[str]:
+    rows = pq.read_table(path, schema=INDEX_SCHEMA, filters=[("reason", "=", reason)])
+    return rows["key"].to_pylist()[:EXAMPLES]
+
+
+@dataclass
+class VerifyReport:
+    """What `verify_output` found: no problems means that every byte is what the records say."""
+
+    num_shards: int = 0
+    num_samples: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def verify_output(
+    out: Path | str, plan_folder: Path | str | None = None, *, deep: bool = False
+) -> VerifyReport:
+    """Check digests, indices and counts; against the plan if it is given.
+
+    Args:
+        out: The output folder.
+        plan_folder: Check that exactly the planned samples are there, in order.
+        deep: Also decode every sample and derive its labels from its tree again; with a plan,
+            render every sample again and compare the pixels within the codec's tolerance.
+
+    Raises:
+        UsageError: No such folder or plan.
+    """
+    out = _existing(out)
+    plan = read_plan(plan_folder) if plan_folder is not None else None
+    report = VerifyReport()
+    found = {int(path.stem.partition("-")[2]) for path in out.glob("shard-[0-9]*.tar")}
+    records = {int(path.stem.partition("-")[2]) for path in out.glob("shard-[0-9]*.json")}
+    dataset = read_record(out / "dataset.json")
+    if dataset is None:
+        report.problems.append("dataset.json is missing: the rendering is not finished")
+    planned = set(dataset["shards"]) if dataset else records
+    if plan is not None:
+        planned = {shard for shard, _ in plan.shards()}
+    for shard in sorted(found - planned):
+        report.problems.append(f"shard {shard} is not planned")
+    with Progress("verify", "shards", len(planned)) as progress:
+        for shard, rows in _planned_rows(plan, sorted(planned)):
+            problems = _check_shard(out, shard, rows, plan, dataset, report)
+            if deep and not problems:
+                problems = _check_samples(out, shard, plan, rows)
+            report.problems.extend(f"shard {shard}: {problem}" for problem in problems)
+            report.num_shards += 1
+            progress.advance()
+    return report
+
+
+def _planned_rows(plan: Plan | None, shards: list[int]) -> Iterator[tuple[int, pa.Table | None]]:
+    if plan is not None:
+        yield from plan.shards()
+    else:
+        yield from ((shard, None) for shard in shards)
+
+
+def _check_shard(
+    out: Path,
+    shard: int,
+    rows: pa.Table | None,
+    plan: Plan | None,
+    dataset: dict[str, Any] | None,
+    report: VerifyReport,
+) -> list[str]:
+    try:
+        index = read_shard_index(out, shard, plan.digest if plan else None)
+        record = read_record(shard_path(out, shard, "json")) or {}
+    except ShardError as err:
+        return [str(err)]
+    report.num_samples += len(index)
+    problems = []
+    if file_digest(index.path) != record["sha256"]:
+        problems.append("the tar's sha256 is not that of its done record")
+    if file_digest(shard_path(out, shard, "parquet")) != record["index_sha256"]:
+        problems.append("the index's sha256 is not that of its done record")
+    if dataset is not None:
+        digests = dict(zip(dataset["shards"], dataset["shard_digests"], strict=True))
+        if digests.get(shard) != record["sha256"]:
+            problems.append("its sha256 is not that in dataset.json")
+    if rows is not None:
+        keys = pq.read_table(shard_path(out, shard, "parquet"), columns=["key"])["key"]
+        if keys.to_pylist() != rows["sample_key"].to_pylist():
+            problems.append("its samples are not those of the plan")
+    return problems
+
+
+def _check_samples(out: Path, shard: int, plan: Plan | None, rows: pa.Table | None) -> list[str]:
+    """Decode every sample; compare with a fresh rendering if the plan is known."""
+    index = read_shard_index(out, shard)
+    record = read_record(shard_path(out, shard, "json")) or {}
+    fresh = {}
+    if plan is not None and rows is not None:
+        table = read_plan_sources(plan, None)
+        ids = {source["video_id"] for row in rows["sources"].to_pylist() for source in row}
+        for result in render_samples(rows.to_pylist(), table.select(ids), record["codec"]):
+            if not isinstance(result, Rejected):
+                fresh[result.sample.row["sample_key"]] = result
+    problems = []
+    for key, offset, size in zip(index.keys, index.offsets, index.sizes, strict=True):
+        try:
+            sample = read_sample(index.path, int(offset), int(size))
+            frames_THWC = sample.frames()
+        except (ShardError, ValueError, KeyError) as err:
+            problems.append(f"sample {key}: {err}")
+            continue
+        if sample.key != key or sample.track().num_frames != len(frames_THWC):
+            problems.append(f"sample {key}: members, labels and index disagree")
+        elif plan is not None and key not in fresh:
+            problems.append(f"sample {key}: its source no longer renders")
+        elif plan is not None:
+            expected = fresh[key]
+            difference = np.abs(frames_THWC.astype(np.int16) - expected.frames_THWC).mean()
+            if dump_json(dict(sample.meta)) != dump_json(sample_meta(expected.sample)):
+                problems.append(f"sample {key}: its labels are not those of its plan row")
+            elif difference > CODEC_TOLERANCE[record["codec"]]:
+                problems.append(f"sample {key}: pixels differ by {difference:.1f} grey levels")
+    return problems
+
+
+def _existing(out: Path | str) -> Path:
+    if not Path(out).is_dir():
+        raise UsageError(f"no such folder of shards: {str(out)!r}")
+    return Path(out)
