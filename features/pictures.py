@@ -13,7 +13,11 @@ from .probe import ProbedVideo, ProbeReport
 WIDTH, LEFT, RIGHT = 1040, 150, 24  # pixels of a picture, of its labels, of its margin
 LANE, GAP, TOP, AXIS = 46, 8, 8, 30  # height of a class's lane, between lanes, above, of the axis
 BAR = 7  # height of a ground-truth bar at the foot of its lane
-HUES = (217, 12, 152, 38, 280, 190, 335, 95, 250, 60)  # neighbours far apart, orange never by red
+# Hue and lightness (%) of ten class colours: neighbours far apart, all dark enough for thin lines.
+COLOURS = (
+    *((217, 48), (12, 48), (152, 34), (38, 44), (280, 50)),
+    *((190, 36), (335, 50), (95, 32), (250, 58), (60, 34)),
+)
 
 STYLE = """
 :root { --ink:#1c2430; --soft:#66707f; --line:#dfe4ea; --lane:#f5f7f9; --page:#ffffff; --card:#fff }
@@ -71,8 +75,9 @@ def draw_timelines(report: ProbeReport, path: Path | str, max_videos: int = 24) 
 
 def class_colour(index: int) -> str:
     """Return a CSS colour for a class: ten far apart, then the same hues darker and lighter."""
-    lightness = (46, 34, 60)[index // len(HUES) % 3]
-    return f"hsl({HUES[index % len(HUES)]} 68% {lightness}%)"
+    hue, lightness = COLOURS[index % len(COLOURS)]
+    shift = (0, -12, 14)[index // len(COLOURS) % 3]
+    return f"hsl({hue} 68% {lightness + shift}%)"
 
 
 def _scores(report: ProbeReport) -> str:

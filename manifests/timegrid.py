@@ -51,21 +51,24 @@ def sample_frames(
     pts_seconds_N: np.ndarray,
     end_seconds: float,
     fps: Fraction | None = None,
+    start_seconds: float | None = None,
     first_frame: int = 0,
 ) -> SampledFrames:
     """Choose the frames of a video that snippets are cut from.
 
     With `fps=None` every frame is taken; it stands from its presentation time to the next frame's.
-    With `fps`, sampled frame `k` is the frame that is *on screen* at `t_k = pts[0] + k / fps` - the
-    last one with `pts <= t_k + PTS_TOLERANCE_SECONDS` - and it stands for `[t_k, t_k + 1 / fps)`.
-    This is what a player shows, what decoders call "frame played at", and what extractors get that
-    step through indices by `floor(k * native_fps / fps)`; it never looks into the future. (The fps
-    filter of ffmpeg rounds to the nearest slot instead: half a slot later.)
+    With `fps`, sampled frame `k` is the frame that is *on screen* at `t_k = start + k / fps` - the
+    last one with `pts <= t_k + PTS_TOLERANCE_SECONDS`, or the first one before anything shows - and
+    it stands for `[t_k, t_k + 1 / fps)`. This is what a player shows, what decoders call "frame
+    played at", and what extractors get that step through indices by `floor(k * native_fps / fps)`;
+    it never looks into the future. (The fps filter of ffmpeg rounds to the nearest slot instead:
+    half a slot later.)
 
     Args:
         pts_seconds_N: float64, presentation times, ascending.
         end_seconds: When the last frame stops to present.
         fps: Sampling rate, or None for the video's own frames.
+        start_seconds: The first instant sampled with `fps`; None stands for `pts_seconds_N[0]`.
         first_frame: Presentation index in the file of `pts_seconds_N[0]`.
 
     Raises:
@@ -74,19 +77,17 @@ def sample_frames(
     pts_seconds_N = np.asarray(pts_seconds_N, np.float64)
     if len(pts_seconds_N) == 0 or np.any(np.diff(pts_seconds_N) < 0):
         raise ValueError("presentation times must be ascending and at least one")
-    end_seconds = max(end_seconds, float(pts_seconds_N[-1]))
     if fps is None:
-        index_N = np.arange(len(pts_seconds_N), dtype=np.int64)
-        return SampledFrames(
-            index_N + first_frame, pts_seconds_N, np.append(pts_seconds_N[1:], end_seconds)
-        )
-    first_seconds = float(pts_seconds_N[0])
-    num = num_sampled_frames(end_seconds - first_seconds, fps)
-    ticks_N = np.arange(num + 1, dtype=np.int64) * fps.denominator / fps.numerator + first_seconds
+        index_N = np.arange(first_frame, first_frame + len(pts_seconds_N), dtype=np.int64)
+        last_end = max(end_seconds, float(pts_seconds_N[-1]))
+        return SampledFrames(index_N, pts_seconds_N, np.append(pts_seconds_N[1:], last_end))
+    start = float(pts_seconds_N[0]) if start_seconds is None else start_seconds
+    num = num_sampled_frames(end_seconds - start, fps)
+    ticks_N = np.arange(num + 1, dtype=np.int64) * fps.denominator / fps.numerator + start
     latest_N = ticks_N[:-1] + PTS_TOLERANCE_SECONDS
     index_N = np.searchsorted(pts_seconds_N, latest_N, side="right").astype(np.int64) - 1
-    ends_N = np.minimum(ticks_N[1:], end_seconds)
-    return SampledFrames(index_N + first_frame, ticks_N[:-1], np.maximum(ends_N, ticks_N[:-1]))
+    ends_N = np.maximum(np.minimum(ticks_N[1:], end_seconds), ticks_N[:-1])
+    return SampledFrames(np.maximum(index_N, 0) + first_frame, ticks_N[:-1], ends_N)
 
 
 @dataclass(frozen=True, slots=True)

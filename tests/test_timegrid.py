@@ -148,6 +148,12 @@ def test_resampling_equals_the_slow_loop(gaps_ms, fps, offset):
     assert np.all(np.diff(frames.start_seconds_N) > 0)
 
 
+def test_sampling_may_start_before_the_first_frame():
+    frames = sample_frames(np.array([0.5, 1.0]), 1.5, Fraction(4), start_seconds=0.0)
+    assert frames.frame_index_N.tolist() == [0, 0, 0, 0, 1, 1]
+    np.testing.assert_allclose(frames.start_seconds_N, [0, 0.25, 0.5, 0.75, 1.0, 1.25])
+
+
 def test_first_frame_shifts_indices_only():
     pts = np.arange(4) / 4 + 2
     frames = sample_frames(pts, 3.0, first_frame=8)
