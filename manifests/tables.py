@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +112,11 @@ def write_sources(path: Path | str, videos: Sequence[SourceVideo], classes: Sequ
     """Write the sources table; `SourceVideo.path` is written as given."""
     names = [field.name for field in fields(SourceVideo)]
     assert names == SOURCES_SCHEMA.names
-    table = pa.Table.from_pylist([asdict(video) for video in videos], schema=SOURCES_SCHEMA)
+    columns = [
+        pa.array([getattr(video, field.name) for video in videos], field.type)
+        for field in SOURCES_SCHEMA
+    ]
+    table = pa.Table.from_arrays(columns, schema=SOURCES_SCHEMA)
     _write(path, table.replace_schema_metadata({"classes": json.dumps(list(classes))}))
 
 
