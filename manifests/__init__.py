@@ -9,6 +9,8 @@ from .errors import (
     VideoError,
 )
 from .ffmpeg import run_ffmpeg
+from .packets import PacketScan, first_line, open_video, scan_packets
+from .probe import probe_video
 from .progress import Progress
 from .recipe_tables import build_record, read_recipe_table
 from .records import Segment, SourceVideo
@@ -29,10 +31,13 @@ from .timegrid import (
     snippet_at,
     snippets_between,
 )
+from .upright import RgbConverter, orientation_of
 
 __all__ = [
     "CheckpointError",
+    "PacketScan",
     "Progress",
+    "RgbConverter",
     "SampledFrames",
     "SeamlineError",
     "Segment",
@@ -45,13 +50,18 @@ __all__ = [
     "VideoError",
     "atomic_writer",
     "build_record",
+    "first_line",
     "num_sampled_frames",
+    "open_video",
+    "orientation_of",
+    "probe_video",
     "read_recipe_table",
     "read_segments",
     "read_sources",
     "resolve_path",
     "run_ffmpeg",
     "sample_frames",
+    "scan_packets",
     "snippet_at",
     "snippets_between",
     "write_atomic",

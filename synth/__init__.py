@@ -1,5 +1,6 @@
 """What is made: plans, the three papers' syntheses, decoding, and WebDataset shards."""
 
+from .frames import frame_batches, read_frames
 from .labels import LabelTrack, add_tracks, constant_track
 from .shards import (
     ShardDataset,
@@ -19,7 +20,9 @@ __all__ = [
     "add_tracks",
     "apply_view",
     "constant_track",
+    "frame_batches",
     "read_dataset",
+    "read_frames",
     "read_sample",
     "resize",
     "resized_size",

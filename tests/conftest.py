@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from made_videos import MadeVideos
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -13,3 +14,9 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the shared folder with real clips is absent ({SHARED})")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def made_videos(tmp_path_factory: pytest.TempPathFactory) -> MadeVideos:
+    """Return made video files by name (`made_videos["vfr"]`), each built once per session."""
+    return MadeVideos(tmp_path_factory.mktemp("made_videos"))
