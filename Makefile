@@ -1,0 +1,34 @@
+# Everything sets itself up in .venv; nothing needs root. `make demo` and `make test` are all a
+# newcomer needs.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO ?= demo
+TORCH := torch==2.13.0
+
+.PHONY: demo test quick lint bench clean
+
+demo: .venv/ready
+	$(BIN)/synth demo $(DEMO)
+
+test: .venv/ready
+	$(BIN)/python -m pytest -q
+
+quick: .venv/ready
+	$(BIN)/python -m pytest -q -m "not slow"
+
+lint: .venv/ready
+	$(BIN)/pre-commit run --all-files
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv $(DEMO)
+
+# torch comes first, so that no package chooses another build of it.
+.venv/ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
