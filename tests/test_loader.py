@@ -37,17 +37,15 @@ def label(sample: ShardSample) -> np.ndarray:
 
 def test_batches_hold_what_was_written(samples: SampleTable) -> None:
     order = epoch_order(samples, 0, 0, 2)
-    batches = list(load_batches(samples, epoch_batches(order, 4), label, (4, 32, 32, 3), 2))
-    assert len(batches) == 4  # 18 samples: the last 2 are left out
     keys = []
-    for batch in batches:
+    for batch in load_batches(samples, epoch_batches(order, 4), label, (4, 32, 32, 3), 2):
         assert batch.frames_NTHWC.shape == (4, 4, 32, 32, 3)
         for frames, (key, class_id) in zip(batch.frames_NTHWC, batch.targets, strict=True):
             written = moving_clip(int(class_id), int(key))
             expected = decode_filmstrip(encode_filmstrip(written), 4)
             np.testing.assert_array_equal(frames.numpy(), expected)
             keys.append(int(key))
-    assert keys == order[:16].tolist()  # the table is in key order
+    assert keys == order[:16].tolist()  # in key order; of 18 samples the last 2 are left out
 
 
 @pytest.mark.parametrize("num_threads", [1, 3])

@@ -24,7 +24,8 @@ class Batch:
     """Clips of equal size with their targets.
 
     Attributes:
-        frames_NTHWC: uint8 `(N, T, H, W, 3)`.
+        frames_NTHWC: uint8 `(N, T, H, W, 3)`; its memory is used again for a later batch once the
+            next one is asked for, so copy what you keep.
         targets: float32 `(N, ...)`, as the objective makes them.
     """
 
@@ -205,10 +206,15 @@ def load_batches(
         return target(sample)
 
     def submit(batch: np.ndarray) -> tuple[torch.Tensor, list[Future[np.ndarray]]]:
-        frames = torch.empty((len(batch), *clip_shape), dtype=torch.uint8, pin_memory=pin_memory)
+        if spare and len(spare[-1]) == len(batch):
+            frames = spare.pop()
+        else:
+            shape = (len(batch), *clip_shape)
+            frames = torch.empty(shape, dtype=torch.uint8, pin_memory=pin_memory)
         slots = frames.numpy()
         return frames, [pool.submit(decode, index, slots[n]) for n, index in enumerate(batch)]
 
+    spare: list[torch.Tensor] = []  # fresh pages cost a quarter of the time of decoding into them
     pool = ThreadPoolExecutor(num_threads, thread_name_prefix="loader")
     try:
         waiting = iter(batches)
@@ -218,6 +224,8 @@ def load_batches(
             stacked = torch.from_numpy(np.stack([future.result() for future in targets]))
             ahead.extend(submit(batch) for batch in islice(waiting, 1))
             yield Batch(frames, stacked)
+            if not pin_memory:  # torch recycles pinned memory itself, once the copy has ended
+                spare.append(frames)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
