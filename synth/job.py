@@ -94,7 +94,8 @@ def render_plan(
     with Progress("check" if dry_run else "render", "samples", plan.num_samples) as progress:
         tasks = _missing_shards(plan, table, out, codec, report, progress)
         if dry_run:
-            deque(tasks, maxlen=0)
+            for task in tasks:
+                progress.advance(len(task.rows))
             return report
         out.mkdir(parents=True, exist_ok=True)
         _run(tasks, report, progress, workers, address)

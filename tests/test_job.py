@@ -1,0 +1,261 @@
+"""The render job: the same bytes on any number of workers, after kills, and with bad sources."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from made_dataset import KINDS, RECIPE, make_sources, write_recipe
+from made_videos import flip_bytes
+
+from manifests import UsageError
+from synth import constant_track, read_dataset, read_frames, read_sample
+from synth import render as render_module
+from synth.job import render_plan
+from synth.plan_files import read_plan, read_plan_sources, write_plan
+from synth.render import Rejected, render_samples
+from synth.shards import read_record, shard_path
+from synth.verify import read_status, verify_output
+from synth.views import View, apply_view
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with sources.parquet, plan/ and shards/ (rendered without Ray)."""
+    folder = tmp_path_factory.mktemp("dataset")
+    sources = make_sources(folder)
+    write_plan(write_recipe(folder), sources, folder / "plan")
+    report = render_plan(folder / "plan", folder / "shards", workers=0)
+    assert report.is_complete
+    return folder
+
+
+def digests(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_every_planned_sample_is_rendered_and_verifies(dataset: Path) -> None:
+    report = verify_output(dataset / "shards", dataset / "plan", deep=True)
+    assert report.problems == []
+    assert report.num_samples == 18
+    opened = read_dataset(dataset / "shards")
+    assert {kind for shard in opened.shards for kind in shard.kinds} <= set(KINDS)
+    assert sum(map(len, opened.shards)) == 18
+
+
+def test_a_clip_sample_shows_exactly_the_planned_frames(dataset: Path) -> None:
+    plan = read_plan(dataset / "plan")
+    videos = {video.video_id: video for video in read_plan_sources(plan, None)}
+    shown = 0
+    for shard in read_dataset(dataset / "shards").shards:
+        for kind, offset, size in zip(shard.kinds, shard.offsets, shard.sizes, strict=True):
+            if kind != "clip":
+                continue
+            sample = read_sample(shard.path, int(offset), int(size))
+            (source,) = sample.meta["sources"]
+            indices = source["start_frame"] + source["frame_stride"] * np.arange(8)
+            frames = read_frames(videos[source["video_id"]], indices)
+            expected = np.stack([apply_view(frame, View(**source["view"])) for frame in frames])
+            difference = np.abs(sample.frames().astype(int) - expected)
+            assert difference.mean() < 4  # JPEG only
+            track = constant_track(source["label_id"], 8)
+            assert np.array_equal(sample.track().weights_CT, track.weights_CT)
+            shown += 1
+    assert shown
+
+
+def test_videos_are_decoded_once_per_group(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    original = render_module.frame_batches
+
+    def counting(video, indices, batch=16):
+        opened.append(video.video_id)
+        return original(video, indices, batch)
+
+    monkeypatch.setattr(render_module, "frame_batches", counting)
+    plan = read_plan(dataset / "plan")
+    table = read_plan_sources(plan, None)
+    for _, rows in plan.shards():
+        ids = {source["video_id"] for row in rows["sources"].to_pylist() for source in row}
+        assert len(list(render_samples(rows.to_pylist(), table.select(ids), "raw"))) == len(rows)
+    assert len(opened) == plan.record["counts"]["decodes"]
+
+
+def test_a_small_budget_changes_no_pixel(dataset: Path) -> None:
+    plan = read_plan(dataset / "plan")
+    table = read_plan_sources(plan, None)
+    _, rows = next(plan.shards())
+    videos = {video.video_id: video for video in table}
+    few = list(render_samples(rows.to_pylist(), videos, "raw", budget=1))
+    many = list(render_samples(rows.to_pylist(), videos, "raw"))
+    for one, other in zip(few, many, strict=True):
+        assert not isinstance(one, Rejected)
+        assert not isinstance(other, Rejected)
+        assert np.array_equal(one.frames_THWC, other.frames_THWC)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_gives_the_bytes_of_this_process(dataset: Path, tmp_path: Path, workers: int) -> None:
+    report = render_plan(dataset / "plan", tmp_path / "out", workers=workers)
+    assert report.is_complete
+    assert digests(tmp_path / "out") == digests(dataset / "shards")
+
+
+def test_running_again_renders_only_what_is_missing(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    render_plan(dataset / "plan", out, workers=0)
+    stamp = shard_path(out, 0).stat().st_mtime_ns
+    for name in (shard_path(out, 1), shard_path(out, 1, "json"), out / "dataset.json"):
+        name.unlink()
+    report = render_plan(dataset / "plan", out, workers=0)
+    assert report.done_before == report.num_shards - 1
+    assert shard_path(out, 0).stat().st_mtime_ns == stamp
+    assert digests(out) == digests(dataset / "shards")
+
+
+DRIVER = """
+import sys
+from synth.job import render_plan
+render_plan(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_killed_driver_leaves_nothing_partial(dataset: Path, tmp_path: Path, seed: int) -> None:
+    """SIGKILL at a random moment of a run without Ray, then run again: the same bytes."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", DRIVER, str(dataset / "plan"), str(out), "0"]
+    rng = np.random.default_rng(seed)
+    for _ in range(3):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        time.sleep(0.9 + rng.random() * 0.6)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for path in out.glob("shard-*.json") if out.exists() else ():
+            record = read_record(path)
+            assert record is not None
+            assert record["bytes"] == path.with_suffix(".tar").stat().st_size
+    assert render_plan(dataset / "plan", out, workers=0).is_complete
+    assert digests(out) == digests(dataset / "shards")
+
+
+def test_a_source_that_fails_rejects_its_samples_only(tmp_path: Path) -> None:
+    sources = make_sources(tmp_path)
+    path = tmp_path / "turn" / "turn_1.mp4"
+    broken = flip_bytes(path, tmp_path / "flipped.mp4", seed=1, count=200)
+    path.write_bytes(broken.read_bytes())  # same size: damage that only decoding finds
+    table = pq.read_table(sources)
+    column = table.column_names.index("decoder")
+    strict = table.set_column(column, "decoder", [["pyav"] * len(table)])
+    pq.write_table(strict.replace_schema_metadata(table.schema.metadata), sources)
+    write_plan(write_recipe(tmp_path), sources, tmp_path / "plan")
+    report = render_plan(tmp_path / "plan", tmp_path / "out", workers=0)
+    assert report.is_complete
+    assert 0 < report.rejected < report.planned
+    assert report.rendered + report.rejected == report.planned
+    status = read_status(tmp_path / "out")
+    assert sum(status.reasons.values()) == report.rejected
+    rejected = [
+        row
+        for shard in range(report.num_shards)
+        for row in pq.read_table(shard_path(tmp_path / "out", shard, "parquet")).to_pylist()
+        if row["status"] == "rejected"
+    ]
+    assert all("turn_1" in row["video_ids"] and row["reason"] for row in rejected)
+    assert verify_output(tmp_path / "out", tmp_path / "plan", deep=True).problems == []
+
+
+def test_output_of_another_plan_is_refused(dataset: Path, tmp_path: Path) -> None:
+    other = RECIPE.replace("seed = 7", "seed = 8")
+    write_plan(write_recipe(tmp_path, other), dataset / "sources.parquet", tmp_path / "plan")
+    with pytest.raises(UsageError, match="another plan"):
+        render_plan(tmp_path / "plan", dataset / "shards", workers=0)
+    with pytest.raises(UsageError, match="codec"):
+        render_plan(dataset / "plan", dataset / "shards", workers=0, codec="raw")
+
+
+def test_a_plan_made_elsewhere_renders_as_it_says(dataset: Path, tmp_path: Path) -> None:
+    rows = pq.read_table(dataset / "plan" / "plan.parquet")
+    (tmp_path / "plan").mkdir()
+    pq.write_table(rows.slice(0, 3), tmp_path / "plan" / "plan.parquet")
+    with pytest.raises(UsageError, match="--sources"):
+        render_plan(tmp_path / "plan", tmp_path / "out", workers=0)
+    sources = dataset / "sources.parquet"
+    report = render_plan(tmp_path / "plan", tmp_path / "out", workers=0, sources=sources)
+    assert (report.rendered, report.planned) == (3, 3)
+    assert len(read_dataset(tmp_path / "out").shards[0]) == 3
+
+
+def test_malformed_rows_are_rejected_with_the_reason(dataset: Path, tmp_path: Path) -> None:
+    rows = pq.read_table(dataset / "plan" / "plan.parquet").slice(0, 3).to_pylist()
+    leaf = {"op": "clip", "source": 0}
+    rows[0]["tree"] = json.dumps({"op": "freeze", "r": 1, "m": 99, "inputs": [leaf]})
+    rows[1]["sources"][0]["start_frame"] = 10**9
+    schema = pq.read_schema(dataset / "plan" / "plan.parquet")
+    (tmp_path / "plan").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "plan" / "plan.parquet")
+    report = render_plan(
+        tmp_path / "plan", tmp_path / "out", workers=0, sources=dataset / "sources.parquet"
+    )
+    assert (report.rendered, report.rejected) == (1, 2)
+    assert all(reason.startswith("invalid plan row") for reason in report.reasons)
+
+
+def test_a_full_disk_loses_nothing_that_was_done(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rendering meets ENOSPC on the third shard; what is done stays, the next run finishes."""
+    original = render_module.write_index
+    calls = []
+
+    def full(path, rows):
+        calls.append(path)
+        if len(calls) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        original(path, rows)
+
+    monkeypatch.setattr(render_module, "write_index", full)
+    report = render_plan(dataset / "plan", tmp_path / "out", workers=0)
+    assert next(iter(report.failed.values())).startswith("No space left on device")
+    assert not (tmp_path / "out" / "dataset.json").exists()
+    monkeypatch.setattr(render_module, "write_index", original)
+    again = render_plan(dataset / "plan", tmp_path / "out", workers=0)
+    assert again.done_before == again.num_shards - len(report.failed)
+    assert digests(tmp_path / "out") == digests(dataset / "shards")
+
+
+@pytest.mark.parametrize("codec", ["h264", "raw"])
+def test_other_codecs_verify(dataset: Path, tmp_path: Path, codec: str) -> None:
+    render_plan(dataset / "plan", tmp_path / "out", workers=0, codec=codec)
+    assert verify_output(tmp_path / "out", dataset / "plan", deep=True).problems == []
+
+
+def test_verify_finds_a_flipped_bit_and_a_truncated_tar(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    render_plan(dataset / "plan", out, workers=0)
+    path = shard_path(out, 1)
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 4
+    path.write_bytes(content)
+    (problem,) = verify_output(out).problems
+    assert "sha256" in problem
+    path.write_bytes(content[:-512])
+    (problem,) = verify_output(out).problems
+    assert "bytes" in problem
+
+
+def test_dry_run_writes_nothing(dataset: Path, tmp_path: Path) -> None:
+    report = render_plan(dataset / "plan", tmp_path / "out", dry_run=True)
+    assert (report.num_shards, report.done_before) == (3, 0)
+    assert not (tmp_path / "out").exists()
