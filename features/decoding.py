@@ -1,0 +1,135 @@
+"""Decode a video once and put every frame where its snippets want it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from manifests import (
+    SampledFrames,
+    SnippetGrid,
+    SourceVideo,
+    VideoError,
+    num_sampled_frames,
+    sample_frames,
+    scan_packets,
+)
+from synth import View, apply_view, frame_batches, resized_size
+
+
+@dataclass(frozen=True, slots=True)
+class SnippetCut:
+    """How videos become snippets: in time by grid and rate, in space by resize and crop."""
+
+    grid: SnippetGrid
+    fps: Fraction | None
+    height: int
+    width: int
+    short_side: int
+
+    def num_snippets(self, video: SourceVideo) -> int:
+        """Return the snippets of a video, from its row in the sources table alone.
+
+        Sampled frames: the native ones from `first_frame` to `end_frame`, or, with `fps`, those of
+        `num_sampled_frames` over the part of the file that is meant.
+        """
+        if self.fps is None:
+            return self.grid.num_snippets(video.end_frame - video.first_frame)
+        start, end = _part_seconds(video)
+        return self.grid.num_snippets(num_sampled_frames(end - start, self.fps))
+
+
+def sampled_frames(video: SourceVideo, fps: Fraction | None) -> SampledFrames:
+    """Scan the packets of a video and choose the frames that its snippets are cut from.
+
+    Raises:
+        VideoError: The file cannot be read, or is not the one that was probed.
+    """
+    scan = scan_packets(video.path)
+    if len(scan) != video.num_frames or scan.duration_seconds != video.duration_seconds:
+        raise VideoError(
+            video.path,
+            f"changed since it was probed ({len(scan):,} frames in {scan.duration_seconds:g} s, "
+            f"then {video.num_frames:,} in {video.duration_seconds:g} s)",
+        )
+    if not 0 <= video.first_frame < video.end_frame <= len(scan):
+        raise VideoError(
+            video.path,
+            f"has {len(scan):,} frames, so its part cannot be {video.first_frame:,} to "
+            f"{video.end_frame:,}",
+        )
+    pts_seconds_N = scan.times_N[video.first_frame : video.end_frame]
+    start, end = _part_seconds(video)
+    if fps is None and video.end_frame < len(scan):
+        end = float(scan.times_N[video.end_frame])  # the last frame presents until the next one
+    return sample_frames(pts_seconds_N, end, fps, start, video.first_frame)
+
+
+def centre_view(height: int, width: int, cut: SnippetCut) -> View:
+    """Return the resize and centre crop of frames of `height` x `width`.
+
+    The shorter side becomes `cut.short_side`, or as much more as the crop needs to fit.
+
+    # 240 x 320 to a crop of 112 x 112 at short_side 112: resized to 112 x 149, x = 18
+    """
+    short_side = cut.short_side
+    resized = resized_size(height, width, short_side)
+    while resized[0] < cut.height or resized[1] < cut.width:
+        short_side += 1
+        resized = resized_size(height, width, short_side)
+    return View(
+        short_side=short_side,
+        x=(resized[1] - cut.width) // 2,
+        y=(resized[0] - cut.height) // 2,
+        width=cut.width,
+        height=cut.height,
+    )
+
+
+def fill_snippets(
+    video: SourceVideo,
+    frames: SampledFrames,
+    cut: SnippetCut,
+    slot: Callable[[int], np.ndarray],
+    complete: Callable[[int], None],
+) -> None:
+    """Decode a video once, in order, and copy every frame into all snippets that show it.
+
+    Args:
+        video: What to decode.
+        frames: Of `sampled_frames`.
+        cut: How snippets are cut.
+        slot: Gives the place of snippet `i`, uint8 `(T, H, W, 3)`.
+        complete: Told when all frames of snippet `i` are in place, in ascending order of `i`.
+
+    Raises:
+        VideoError: The file is damaged, or not the one that was probed.
+    """
+    frame_index_SL = frames.frame_index_N[cut.grid.frame_positions(len(frames))]
+    length = cut.grid.snippet_len
+    # Uses of a frame: places `snippet * length + position`, grouped by frame, ascending.
+    places = np.argsort(frame_index_SL, axis=None, kind="stable")
+    wanted_U, first_U = np.unique(frame_index_SL.ravel()[places], return_index=True)
+    bounds = np.append(first_U, len(places)).tolist()
+    view, used, filled = centre_view(video.height, video.width, cut), 0, 0
+    for indices, batch_THWC in frame_batches(video, wanted_U):
+        for frame_HWC in batch_THWC:
+            picture_HWC = apply_view(frame_HWC, view)
+            for place in places[bounds[used] : bounds[used + 1]].tolist():
+                snippet, position = divmod(place, length)
+                slot(snippet)[position] = picture_HWC
+            used += 1
+        # The last snippet waits until the decoder has found nothing wrong at the end either.
+        while filled < len(frame_index_SL) - 1 and frame_index_SL[filled, -1] <= indices[-1]:
+            complete(filled)
+            filled += 1
+    for snippet in range(filled, len(frame_index_SL)):
+        complete(snippet)
+
+
+def _part_seconds(video: SourceVideo) -> tuple[float, float]:
+    """Return the part of the file that is meant, in seconds of the container."""
+    start = max(video.start_seconds or 0.0, 0.0)
+    end = video.duration_seconds if video.end_seconds is None else video.end_seconds
+    return start, min(end, video.duration_seconds)

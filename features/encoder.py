@@ -1,0 +1,107 @@
+"""The network behind the features: clips of uint8 frames in, one vector each out."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from manifests import UsageError
+from train import load_run, normalise
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Turn clips into vectors on one device.
+
+    Attributes:
+        name: Of the network, for the FeatureSpec.
+        embed: Normalised clips `(N, 3, T, H, W)` on `device` to vectors `(N, D)`.
+        feature_dim: `D`.
+        num_frames: Frames of a clip that the network was trained on.
+        height: Rows of pixels.
+        width: Columns of pixels.
+        mean: Subtracted from RGB in [0, 1].
+        std: Divided by.
+        weights_digest: sha256 of the weights' file.
+        arguments: What the network was built with (JSON values).
+        device: Where it runs.
+    """
+
+    name: str
+    embed: Callable[[torch.Tensor], torch.Tensor]
+    feature_dim: int
+    num_frames: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    weights_digest: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def precision(self) -> str:
+        """Return the arithmetic of the forward pass: bfloat16 only where the device has it."""
+        return "bfloat16" if self.device.type == "cuda" else "float32"
+
+    def encode(self, frames_NTHWC: np.ndarray) -> np.ndarray:
+        """Return the vectors of uint8 clips, float32 `(N, D)`.
+
+        The bytes travel to the device and are normalised there.
+        """
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
+        ):
+            frames = torch.from_numpy(frames_NTHWC).to(self.device, non_blocking=True)
+            clips = normalise(frames, self.mean, self.std)
+            vectors = self.embed(clips.contiguous(memory_format=torch.channels_last_3d))
+        return vectors.float().cpu().numpy()
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the device called `name`; None takes CUDA where there is one, else the CPU.
+
+    Raises:
+        UsageError: There is no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as err:
+        raise UsageError(f"the device must be 'cpu' or 'cuda', got {name!r}") from err
+    if device.type not in ("cpu", "cuda") or (
+        device.type == "cuda" and not torch.cuda.is_available()
+    ):
+        raise UsageError(f"the device {name!r} is not available here")
+    return device
+
+
+def encoder_of_run(run_dir: Path | str, device: str | None = None) -> Encoder:
+    """Return the backbone of a finished training run as an encoder, pooled over time.
+
+    Raises:
+        CheckpointError: The folder holds no run, or its files don't fit each other.
+        UsageError: The device is not available.
+    """
+    chosen = choose_device(device)
+    run = load_run(run_dir, chosen)
+    backbone = run.backbone.eval().to(memory_format=torch.channels_last_3d)
+    clip = run.record["input"]
+    return Encoder(
+        name=run.record["backbone"],
+        embed=lambda clips_NCTHW: backbone.features(clips_NCTHW, per_frame=False),
+        feature_dim=backbone.feature_dim,
+        num_frames=clip["frames"],
+        height=clip["height"],
+        width=clip["width"],
+        mean=tuple(clip["mean"]),
+        std=tuple(clip["std"]),
+        weights_digest=run.digest,
+        arguments=run.record["arguments"],
+        device=chosen,
+    )
