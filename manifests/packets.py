@@ -23,6 +23,8 @@ from .errors import VideoError
 
 # Formats that hold one video in one file; playlists and stills are not among them.
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mxf"
+# Raise on damage, and check what checksums a stream has. The container's own quirks are forgiven.
+STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 # Codecs whose leading pictures of an open group are never references: they can be left out.
 PLAIN_B_FRAMES = frozenset({"mpeg1video", "mpeg2video", "mpeg4"})
 INT32_MAX = 2**31 - 1
@@ -118,7 +120,7 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
             av.open(source, "r", options={"format_whitelist": FORMATS}) as container,
         ):
             stream = _video_stream(container, path)
-            stream.codec_context.options = {"err_detect": "explode"}
+            stream.codec_context.options = STRICT
             stream.thread_type = "NONE"
             yield container, stream
     except av.FFmpegError as err:
@@ -150,15 +152,14 @@ def _video_stream(container: InputContainer, path: str) -> VideoStream:
     streams = [
         stream
         for stream in container.streams.video
-        if not stream.disposition & Disposition.attached_pic
+        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None
     ]
+    if not streams and container.streams.video and container.streams.video[0].codec_context is None:
+        raise VideoError(path, "is of a codec that no decoder here knows")
     if not streams:
         kinds = sorted({stream.type for stream in container.streams} - {"video"})
         raise VideoError(path, f"has no video stream (only {', '.join(kinds) or 'a picture'})")
-    stream = max(streams, key=lambda stream: stream.width * stream.height)  # the first of equals
-    if stream.codec_context is None:
-        raise VideoError(path, "is of a codec that no decoder here knows")
-    return stream
+    return max(streams, key=lambda stream: stream.width * stream.height)  # the first of equals
 
 
 def scan_packets(path: str) -> PacketScan:

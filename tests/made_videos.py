@@ -162,6 +162,20 @@ def _packed_avi(made: MadeVideos) -> Path:
     return encode(made.path("no_pts.avi"), stamped_frames(), **options)
 
 
+def _patched(source: str, name: str, mark: bytes, skip: int, field: bytes) -> Callable:
+    """Overwrite `field` in a copy of `source`, `skip` bytes behind the only `mark`."""
+
+    def build(made: MadeVideos) -> Path:
+        content = bytearray(made[source].read_bytes())
+        assert content.count(mark) == 1
+        at = content.index(mark) + skip
+        content[at : at + len(field)] = field
+        made.path(name).write_bytes(content)
+        return made.path(name)
+
+    return build
+
+
 def _text(made: MadeVideos) -> Path:
     path = made.path("text.mp4")
     path.write_text("This is not a video, whatever its name says.\n" * 40)
@@ -223,6 +237,10 @@ _BUILDERS: dict[str, Callable[[MadeVideos], Path]] = {
     "edit_list_end": lambda made: remux(
         made["b_frames"], made.path("edit_list_end.mp4"), {"ss": 0.8}, t=0.8
     ),
+    # The only edit ends after 1.2 of 2.4 s: version and flags, number of edits, then its duration.
+    "edit_list_tail": _patched("plain", "tail.mp4", b"elst", 12, (1200).to_bytes(4, "big")),
+    # The stream header promises 600 frames: 32 bytes of other fields lie before that number.
+    "boasting_avi": _patched("avi", "boasting.avi", b"vids", 32, (600).to_bytes(4, "little")),
     # Starts at the open group of pictures, whose leading B-frames need the one before.
     "open_gop_cut": lambda made: remux(
         made["open_gop_mkv"], made.path("open_gop_cut.mkv"), {"ss": 0.97}
