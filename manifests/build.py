@@ -13,8 +13,8 @@ import signal
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -272,19 +272,19 @@ def _probe_rest(
     todo = rows.unfinished()
     requests = [rows.request(index) for index in todo]
     with (
-        _appending(partial_path) as append,
+        open(partial_path, "a", encoding="utf-8", buffering=1) as partial,  # by line
         Progress("probe", "videos", len(rows.entries), done=resumed) as progress,
         closing(map_in_children(probe_file, requests, num_workers)) as replies,
     ):
+        partial.write("\n")  # a killed run may have left half a line
         for position, reply in replies:
             request = requests[position]
             if isinstance(reply, Crash):
                 reply = _crash_reply(request["path"], reply)
             elif "columns" in reply:
                 stamp = reply.pop("stamp")
-                append(
-                    {"format": PARTIAL_FORMAT, "request": request, "stamp": stamp, "reply": reply}
-                )
+                record = {"format": PARTIAL_FORMAT, "request": request, "stamp": stamp}
+                partial.write(json.dumps(record | {"reply": reply}) + "\n")
             rows.finish(todo[position], reply)
             progress.advance()
 
@@ -295,23 +295,6 @@ def _crash_reply(path: str, crash: Crash) -> dict[str, Any]:
     else:
         reason = f"the decoder crashed ({crash.cause})"
     return {"num_bytes": (_stamp(path) or {"size": 0})["size"], "reason": reason}
-
-
-@contextmanager
-def _appending(path: Path, every_seconds: float = 1.0) -> Iterator[Callable[[dict], None]]:
-    """Open a file of JSON lines for appending; lines reach the system every second or so."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write("\n")  # a killed run may have left half a line
-        flushed = time.monotonic()
-
-        def append(record: dict) -> None:
-            nonlocal flushed
-            file.write(json.dumps(record) + "\n")
-            if time.monotonic() - flushed >= every_seconds:
-                file.flush()
-                flushed = time.monotonic()
-
-        yield append
 
 
 def _num_workers(workers: int | None) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .errors import UsageError
@@ -42,6 +43,7 @@ SOURCES_SCHEMA = pa.schema(
         ("end_frame", pa.int64()),
     ]
 )
+REQUIRED_COLUMNS = ("video_id", "path", "num_frames", "status")
 OPTIONAL_COLUMNS = ("decoder", "first_frame", "end_frame", "subset", "start_seconds", "end_seconds")
 
 SEGMENTS_SCHEMA = pa.schema(
@@ -93,9 +95,7 @@ class SourceTable:
             UsageError: An id is not in the table.
         """
         wanted = pa.array(sorted(set(video_ids)), pa.string())
-        rows = np.flatnonzero(
-            pa.compute.is_in(self.table.column("video_id"), value_set=wanted).to_numpy()
-        )
+        rows = np.flatnonzero(pc.is_in(self.table.column("video_id"), value_set=wanted).to_numpy())
         found = {video.video_id: video for video in (self[int(i)] for i in rows)}
         for video_id in wanted.to_pylist():
             if video_id not in found:
@@ -104,7 +104,7 @@ class SourceTable:
 
 
 def resolve_path(path: str, folder: str) -> str:
-    """Return `path` as decoders want it: URLs and absolute paths as they are, others in `folder`."""
+    """Return `path` as decoders want it: URLs and absolute paths stay, others are in `folder`."""
     return path if "://" in path or os.path.isabs(path) else os.path.join(folder, path)
 
 
@@ -124,17 +124,18 @@ def read_sources(path: Path | str) -> SourceTable:
     """Read a sources table and check that it is one.
 
     Raises:
-        UsageError: No such file, not Parquet, a column missing or of another type, an id twice.
+        UsageError: No such file, not Parquet, a column missing or of another type, an id twice, an
+            empty cell where a value is needed, no class list, a label_id outside of it.
     """
     table = _read(path, SOURCES_SCHEMA, optional=OPTIONAL_COLUMNS)
+    for name in REQUIRED_COLUMNS:
+        if table.column(name).null_count:
+            raise UsageError(f"column {name!r} must have a value in every row ({str(path)!r})")
     ids = table.column("video_id")
     if len(ids.unique()) != len(ids):
         raise UsageError(f"video_id must be unique, but ids repeat ({str(path)!r})")
-    metadata = table.schema.metadata or {}
-    if b"classes" not in metadata:
-        raise UsageError(f"the file's metadata lacks the class list 'classes' ({str(path)!r})")
+    classes = _classes(table, path)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    classes = tuple(json.loads(metadata[b"classes"]))
     return SourceTable(table, classes, os.path.dirname(os.path.abspath(path)), digest)
 
 
@@ -159,8 +160,9 @@ def _read(path: Path | str, schema: pa.Schema, optional: Sequence[str]) -> pa.Ta
     if not os.path.isfile(path):
         raise UsageError(f"no such table: {str(path)!r}")
     try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid as err:
+        # no partitioning: a folder called `label=3` on the way must not become a column
+        table = pq.read_table(path, partitioning=None)
+    except (pa.ArrowException, OSError) as err:
         raise UsageError(f"not a Parquet table: {str(path)!r}") from err
     columns = []
     for field in schema:
@@ -177,6 +179,25 @@ def _read(path: Path | str, schema: pa.Schema, optional: Sequence[str]) -> pa.Ta
         else:
             raise UsageError(f"column {field.name!r} is missing ({str(path)!r})")
     return pa.Table.from_arrays(columns, schema=schema.with_metadata(table.schema.metadata))
+
+
+def _classes(table: pa.Table, path: Path | str) -> tuple[str, ...]:
+    try:
+        classes = json.loads((table.schema.metadata or {}).get(b"classes", b"null"))
+    except ValueError:
+        classes = None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UsageError(
+            f"the file's metadata must have the class list as JSON under 'classes' ({str(path)!r})"
+        )
+    label_ids = pc.min_max(table.column("label_id")).as_py()
+    for label_id in filter(lambda found: found is not None, label_ids.values()):
+        if not 0 <= label_id < len(classes):
+            raise UsageError(
+                f"label_id must be the position of one of the {len(classes):,} classes, got "
+                f"{label_id} ({str(path)!r})"
+            )
+    return tuple(classes)
 
 
 def _default(field: pa.Field, table: pa.Table) -> pa.Array:

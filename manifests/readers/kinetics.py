@@ -129,10 +129,9 @@ def _read_csv(source: Path) -> Iterator[_Row]:
                 continue
             named = dict(zip(header, cells, strict=False))
             where = f"line {reader.line_num}"
+            youtube_id = named.get("youtube_id", "")
             times = (named.get("time_start"), named.get("time_end"))
-            yield _row(
-                named["youtube_id"], times, named.get("label"), named.get("split"), where, source
-            )
+            yield _row(youtube_id, times, named.get("label"), named.get("split"), where, source)
 
 
 def _header(cells: list[str]) -> list[str]:
