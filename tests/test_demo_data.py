@@ -116,7 +116,7 @@ def test_poses_have_the_same_distribution_at_every_time() -> None:
         last = np.sort(
             [_actor_phases(plan_trimmed(rng_of(c, k), label))[-1, axis] for k in range(80)]
         )
-        distance = np.abs(last - (np.arange(80) + 0.5) / 150).max()
+        distance = np.abs(last - (np.arange(80) + 0.5) / 80).max()
         assert distance < 1.95 / np.sqrt(80), label
 
 
