@@ -177,5 +177,5 @@ def _decord_shows(scan: PacketScan, pictures: dict[int, np.ndarray]) -> bool:
             return False
         order = sorted(pictures, reverse=True)  # backwards: each needs a jump
         return all(np.array_equal(reader[index].asnumpy(), pictures[index]) for index in order)
-    except decord.DECORDError:
+    except (decord.DECORDError, RuntimeError):
         return False  # PyAV has just read all of it

@@ -30,6 +30,8 @@ decord.logging.set_level(decord.logging.QUIET)  # its FFmpeg writes to stderr wh
 BATCH_BYTES = 64 * 2**20
 # Jump only over more frames than a decoder may hold back, else it starts again for nothing.
 MIN_JUMP = 24
+# Containers whose seeks land on the keyframe; in others packets are passed over, undecoded.
+INDEXED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi")
 MIN_PTS = -(2**63)
 # Codecs in which a picture that no other refers to can be left undecoded without a trace.
 SKIPS_UNREFERENCED = frozenset({"h264", "mpeg1video", "mpeg2video", "mpeg4"})
@@ -131,7 +133,7 @@ def _read_decord(video: SourceVideo, chunks: list[np.ndarray]) -> Iterator[np.nd
             )
         for chunk in chunks:
             yield reader.get_batch(chunk).asnumpy()
-    except (decord.DECORDError, IndexError) as err:
+    except (decord.DECORDError, RuntimeError) as err:
         raise VideoError(video.path, f"cannot be decoded ({first_line(err)})") from err
 
 
@@ -192,8 +194,10 @@ def _from_the_start(scan: PacketScan, indices: np.ndarray) -> Iterator[VideoFram
 def _by_jumps(scan: PacketScan, indices: np.ndarray) -> Iterator[VideoFrame]:
     with open_video(scan.path) as (container, stream):
         for start, run in _runs(scan.starts_N, indices):
-            if start:
+            if start and scan.format_name in INDEXED:
                 container.seek(int(scan.pts_N[start]), stream=stream)
+            elif start:
+                stream.codec_context.flush_buffers()  # and read on up to `start`
             yield from _decode_run(scan, container.demux(stream), stream, start, run)
 
 
@@ -204,7 +208,7 @@ def _runs(starts_N: np.ndarray, indices: np.ndarray) -> Iterator[tuple[int, np.n
     """
     starts = np.flatnonzero(starts_N)
     last_start = np.searchsorted(starts, indices, side="right") - 1
-    start_of = np.where(last_start >= 0, starts[last_start], 0)
+    start_of = np.append(starts, 0)[last_start]  # 0 for those before the first start (-1)
     before = np.concatenate([[0], indices[:-1]])
     heads = np.flatnonzero(start_of >= before + MIN_JUMP)
     heads = np.unique(np.concatenate([[0], heads]))

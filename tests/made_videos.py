@@ -209,6 +209,7 @@ _BUILDERS: dict[str, Callable[[MadeVideos], Path]] = {
     "odd": _simple("odd.mp4", width=131, height=99, **{"pix_fmt": "yuv444p"}),
     "odd_420": _simple("odd_420.avi", width=131, height=99, **{"c:v": "mpeg4", "q:v": 3}, crf=None),
     "grey": _simple("grey.mp4", **{"pix_fmt": "gray"}),
+    "grey_only": _simple("grey.mkv", **{"c:v": "ffv1", "pix_fmt": "gray", "crf": None}),
     "ten_bit": _simple("ten_bit.mp4", **{"pix_fmt": "yuv420p10le"}),
     "full_range": _simple("full_range.mp4", **{"pix_fmt": "yuvj420p"}),
     "bt709": _simple("bt709.mp4", colorspace="bt709", color_range="tv"),

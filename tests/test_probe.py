@@ -26,6 +26,7 @@ READABLE = {
     "avi": (60, "decord"),
     "odd": (60, "decord"),
     "grey": (60, "decord"),
+    "grey_only": (60, "decord"),
     "full_range": (60, "decord"),
     "bt709": (60, "decord"),
     "vp9": (60, "decord"),
