@@ -1,1 +1,32 @@
-"""..."""
+"""Who learns: the shard loader, backbones, objectives, one readable loop, checkpoints."""
+
+from .backbones import BACKBONES, X3D, Backbone, X3DArguments
+from .checkpoint import TrainedModel, load_initial_weights, load_run, normalise, read_model_record
+from .loader import Batch, SampleTable, load_batches, sample_table
+from .loop import TrainReport, train_model
+from .objectives import OBJECTIVES, Objective, average_precision, mean_average_precision
+from .recipe import TrainRecipe, read_train_recipe
+
+__all__ = [
+    "BACKBONES",
+    "OBJECTIVES",
+    "X3D",
+    "Backbone",
+    "Batch",
+    "Objective",
+    "SampleTable",
+    "TrainRecipe",
+    "TrainReport",
+    "TrainedModel",
+    "X3DArguments",
+    "average_precision",
+    "load_batches",
+    "load_initial_weights",
+    "load_run",
+    "mean_average_precision",
+    "normalise",
+    "read_model_record",
+    "read_train_recipe",
+    "sample_table",
+    "train_model",
+]

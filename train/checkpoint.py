@@ -16,7 +16,6 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import nn
 
 from manifests import CheckpointError, UsageError, build_record, write_atomic
 
@@ -226,11 +225,6 @@ def _torch_load(path: Path) -> Any:
         raise CheckpointError(
             f"checkpoint cannot be read: {str(path)!r} is damaged or holds more than weights"
         ) from err
-
-
-def module_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return a copy of the weights on the CPU, in the plain memory format."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in module.state_dict().items()}
 
 
 def _line(err: BaseException) -> str:
