@@ -9,12 +9,13 @@ from .errors import (
     VideoError,
 )
 from .ffmpeg import run_ffmpeg
-from .packets import PacketScan, first_line, open_video, scan_packets
+from .packets import PacketScan, scan_packets
 from .probe import probe_video
 from .progress import Progress
 from .recipe_tables import build_record, read_recipe_table
 from .records import Segment, SourceVideo
 from .storage import atomic_writer, write_atomic
+from .strict import first_line, open_video
 from .tables import (
     SourceTable,
     read_segments,

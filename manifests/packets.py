@@ -5,26 +5,19 @@ the file begins, so that sound and annotations keep their distance to the pictur
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import BinaryIO, cast
+from typing import cast
 
 import av
-import fsspec
 import numpy as np
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from .containers import declared_bytes
 from .errors import VideoError
+from .strict import open_bytes, open_video
 
-# Formats that hold one video in one file; playlists and stills are not among them.
-FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mxf"
-# Raise on damage, and check what checksums a stream has. The container's own quirks are forgiven.
-STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 # Codecs whose leading pictures of an open group are never references: they can be left out.
 PLAIN_B_FRAMES = frozenset({"mpeg1video", "mpeg2video", "mpeg4"})
 INT32_MAX = 2**31 - 1
@@ -97,71 +90,6 @@ class _Packets:
     reach_seconds: Fraction
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of a library's message, without its own error numbers and paths."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).strip().splitlines()[0][:200]
-
-
-@contextmanager
-def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file and its video stream for strict reading: damage raises, one thread.
-
-    Args:
-        path: A local path or an fsspec URL.
-
-    Raises:
-        VideoError: No such file, no bytes, not a video file, no video stream; and whatever FFmpeg
-            finds wrong while the block runs.
-    """
-    try:
-        with (
-            _source(path) as source,
-            av.open(source, "r", options={"format_whitelist": FORMATS}) as container,
-        ):
-            stream = _video_stream(container, path)
-            stream.codec_context.options = STRICT
-            stream.thread_type = "NONE"
-            yield container, stream
-    except av.FFmpegError as err:
-        raise VideoError(path, f"cannot be read as video ({first_line(err)})") from err
-
-
-@contextmanager
-def _source(path: str) -> Iterator[str | BinaryIO]:
-    if "://" in path:
-        with _open_bytes(path) as file:
-            yield file
-    else:
-        yield path  # FFmpeg reads local files itself, which is faster
-
-
-@contextmanager
-def _open_bytes(path: str) -> Iterator[BinaryIO]:
-    try:
-        with fsspec.open(path, "rb") as file:
-            yield cast(BinaryIO, file)
-    except FileNotFoundError as err:
-        raise VideoError(path, "no such file") from err
-    except OSError as err:
-        raise VideoError(path, f"cannot be opened ({first_line(err)})") from err
-
-
-def _video_stream(container: InputContainer, path: str) -> VideoStream:
-    """Return the video stream with the most pixels; a cover picture of a song is none."""
-    streams = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None
-    ]
-    if not streams and container.streams.video and container.streams.video[0].codec_context is None:
-        raise VideoError(path, "is of a codec that no decoder here knows")
-    if not streams:
-        kinds = sorted({stream.type for stream in container.streams} - {"video"})
-        raise VideoError(path, f"has no video stream (only {', '.join(kinds) or 'a picture'})")
-    return max(streams, key=lambda stream: stream.width * stream.height)  # the first of equals
-
-
 def scan_packets(path: str) -> PacketScan:
     """Read every packet of a video file once, without decoding.
 
@@ -184,7 +112,7 @@ def _sizes(path: str) -> tuple[int, int | None]:
     """Return the bytes that a file has and those that it declares (None: it does not say)."""
     if os.path.isdir(path):
         raise VideoError(path, "is a folder, not a video file")
-    with _open_bytes(path) as file:
+    with open_bytes(path) as file:
         num_bytes = file.seek(0, os.SEEK_END)
         if num_bytes == 0:
             raise VideoError(path, "is empty (0 bytes)")

@@ -13,8 +13,9 @@ import numpy as np
 from av import VideoFrame
 
 from .errors import VideoError
-from .packets import PacketScan, open_video, scan_packets
+from .packets import PacketScan, scan_packets
 from .records import SourceVideo
+from .strict import open_video
 from .upright import Orientation, RgbConverter, orientation_of
 
 decord.logging.set_level(decord.logging.QUIET)  # its FFmpeg writes to stderr what it also raises

@@ -221,6 +221,25 @@ def test_reads_remote_files(made_videos: MadeVideos) -> None:
         probe_video("memory://probe/absent.mp4")
 
 
+def test_odd_names_are_just_names(made_videos: MadeVideos) -> None:
+    for name in ("concat:a::b|c %03d.mp4", "leer zeichen é.mp4", "#?*.mp4"):
+        path = made_videos.path(name)
+        path.write_bytes(made_videos["plain"].read_bytes())
+        assert probe_video(str(path)).num_frames == NUM_FRAMES
+
+
+def test_playlists_are_no_videos(made_videos: MadeVideos) -> None:
+    """A text file must not make the decoder open other files."""
+    for name, text in (
+        ("list.m3u8", f"#EXTM3U\n#EXTINF:2,\n{made_videos['mpegts']}\n#EXT-X-ENDLIST\n"),
+        ("list.ffconcat", f"ffconcat version 1.0\nfile {made_videos['plain'].name}\n"),
+    ):
+        path = made_videos.path(name)
+        path.write_text(text)
+        with pytest.raises(VideoError, match="cannot be read as video"):
+            probe_video(str(path))
+
+
 def test_stays_silent(made_videos: MadeVideos, capfd: pytest.CaptureFixture) -> None:
     for name in (*READABLE, *REFUSED):
         try:

@@ -1,0 +1,92 @@
+"""Open a video file for strict reading: what is damaged raises, nothing is concealed."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import BinaryIO, cast
+
+import av
+import fsspec
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from .errors import VideoError
+
+# Formats that hold one video in one file; playlists and stills are not among them.
+FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mxf"
+# Raise on damage, and check what checksums a stream has. The container's own quirks are forgiven.
+STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's message, without its own error numbers and paths."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return str(text).strip().splitlines()[0][:200]
+
+
+@contextmanager
+def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file and its video stream for strict reading: damage raises, one thread.
+
+    Args:
+        path: A local path or an fsspec URL.
+
+    Raises:
+        VideoError: No such file, no bytes, not a video file, no video stream; and whatever FFmpeg
+            finds wrong while the block runs.
+    """
+    try:
+        with (
+            _source(path) as source,
+            av.open(source, "r", options={"format_whitelist": FORMATS}) as container,
+        ):
+            stream = _video_stream(container, path)
+            stream.codec_context.options = STRICT
+            stream.thread_type = "NONE"
+            yield container, stream
+    except av.FFmpegError as err:
+        raise VideoError(path, f"cannot be read as video ({first_line(err)})") from err
+
+
+@contextmanager
+def _source(path: str) -> Iterator[str | BinaryIO]:
+    if "://" in path:
+        with open_bytes(path) as file:
+            yield file
+    else:
+        # FFmpeg reads local files itself, which is faster; no name is taken for a protocol's.
+        yield f"file:{path}"
+
+
+@contextmanager
+def open_bytes(path: str) -> Iterator[BinaryIO]:
+    """Open a local path or an fsspec URL for reading.
+
+    Raises:
+        VideoError: It cannot be opened.
+    """
+    with ExitStack() as stack:
+        try:
+            # fsspec would take "::" in a local name for a chain of file systems
+            remote = "://" in path
+            file = stack.enter_context(fsspec.open(path, "rb") if remote else open(path, "rb"))
+        except FileNotFoundError as err:
+            raise VideoError(path, "no such file") from err
+        except OSError as err:
+            raise VideoError(path, f"cannot be opened ({first_line(err)})") from err
+        yield cast(BinaryIO, file)
+
+
+def _video_stream(container: InputContainer, path: str) -> VideoStream:
+    """Return the video stream with the most pixels; a cover picture of a song is none."""
+    streams = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None
+    ]
+    if not streams and container.streams.video and container.streams.video[0].codec_context is None:
+        raise VideoError(path, "is of a codec that no decoder here knows")
+    if not streams:
+        kinds = sorted({stream.type for stream in container.streams} - {"video"})
+        raise VideoError(path, f"has no video stream (only {', '.join(kinds) or 'a picture'})")
+    return max(streams, key=lambda stream: stream.width * stream.height)  # the first of equals
