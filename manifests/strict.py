@@ -69,7 +69,8 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
         try:
             # fsspec would take "::" in a local name for a chain of file systems
             remote = "://" in path
-            file = stack.enter_context(fsspec.open(path, "rb") if remote else open(path, "rb"))
+            opened = fsspec.open(path, "rb") if remote else open(path, "rb")  # noqa: SIM115
+            file = stack.enter_context(opened)
         except FileNotFoundError as err:
             raise VideoError(path, "no such file") from err
         except OSError as err:

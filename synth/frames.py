@@ -1,7 +1,7 @@
 """Read presentation frames of a source video: one frame source over two decoders.
 
-`SourceVideo.decoder`, found by the probe, says which decoder reads a file. Both give the same
-bytes where decord is allowed; PyAV checks the presentation time of every frame that it returns.
+`SourceVideo.decoder`, found by the probe, says whether decord may read a file; then both decoders
+give the same bytes. PyAV reads strictly and checks the presentation time of every frame it returns.
 """
 
 import os
@@ -28,6 +28,9 @@ from .views import resize, resized_size
 decord.logging.set_level(decord.logging.QUIET)  # its FFmpeg writes to stderr what it also raises
 
 BATCH_BYTES = 64 * 2**20
+# decord decodes ahead of its caller without a bound (a 70 s video: 800 MB), PyAV does not. Longer
+# stretches than this go to PyAV, which returns the same bytes and is no slower on them.
+DECORD_BYTES = 128 * 2**20
 # Jump only over more frames than a decoder may hold back, else it starts again for nothing.
 MIN_JUMP = 24
 # Containers whose seeks land on the keyframe; in others packets are passed over, undecoded.
@@ -61,8 +64,11 @@ def frame_batches(
     if not len(indices):
         return
     _check_source(video, int(indices[-1]))
-    size = min(batch, max(1, BATCH_BYTES // (3 * video.height * video.width)))
-    read = _read_decord if video.decoder == "decord" else _read_pyav
+    frame_bytes = 3 * video.height * video.width
+    size = min(batch, max(1, BATCH_BYTES // frame_bytes))
+    span_bytes = int(indices[-1] - indices[0] + 1) * frame_bytes
+    by_decord = video.decoder == "decord" and span_bytes <= DECORD_BYTES
+    read = _read_decord if by_decord else _read_pyav
     chunks = [indices[i : i + size] for i in range(0, len(indices), size)]
     for chunk, frames_THWC in zip(chunks, read(video, chunks), strict=True):
         if frames_THWC.shape != (len(chunk), video.height, video.width, 3):
