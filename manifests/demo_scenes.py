@@ -40,7 +40,7 @@ RATES = {
 """Slowest and fastest rate of each axis in cycles per second: all are plain within one second."""
 
 ZOOM_RATIO = 2.8  # largest size over smallest
-SPRITE_SIZE = 56  # pixels; objects are drawn at 0.3 to 0.9 of it
+SPRITE_SIZE = 56  # pixels; objects are drawn at 0.3 to 1.1 times this
 BACKDROP_MARGIN = 8  # pixels around the frame, room for the camera to drift
 
 
