@@ -61,6 +61,7 @@ def frame_batches(
         raise ValueError("frame numbers must be >= 0 and strictly increasing")
     if batch < 1:
         raise ValueError(f"batch must be >= 1, got {batch}")
+    _check_readable(video)
     if not len(indices):
         return
     _check_source(video, int(indices[-1]))
@@ -96,6 +97,7 @@ def read_frames(
     Raises:
         VideoError: As `frame_batches`.
     """
+    _check_readable(video)
     wanted, place = np.unique(np.asarray(indices, np.int64), return_inverse=True)
     height, width = video.height, video.width
     if short_side is not None:
@@ -110,6 +112,11 @@ def read_frames(
     return frames_THWC if in_order else frames_THWC[place]
 
 
+def _check_readable(video: SourceVideo) -> None:
+    if video.status != "ok":
+        raise VideoError(video.path, f"was rejected by the probe: {video.reason}")
+
+
 def _check_source(video: SourceVideo, last_index: int) -> None:
     """Raise VideoError if the file is not the one that was probed, or is too short."""
     if last_index >= video.num_frames:
@@ -117,7 +124,7 @@ def _check_source(video: SourceVideo, last_index: int) -> None:
             video.path, f"frame {last_index:,} was asked for, but it has {video.num_frames:,}"
         )
     if "://" in video.path:
-        return  # `scan_packets` looks at remote files
+        return  # PyAV reads these, and its packet scan knows their size
     try:
         num_bytes = os.stat(video.path).st_size
     except OSError as err:
@@ -145,10 +152,11 @@ def _read_decord(video: SourceVideo, chunks: list[np.ndarray]) -> Iterator[np.nd
 
 def _read_pyav(video: SourceVideo, chunks: list[np.ndarray]) -> Iterator[np.ndarray]:
     scan = scan_packets(video.path)
-    if len(scan) != video.num_frames:
+    if (len(scan), scan.num_bytes) != (video.num_frames, video.num_bytes):
         raise VideoError(
             video.path,
-            f"changed since it was probed ({len(scan):,} frames, then {video.num_frames:,})",
+            f"changed since it was probed ({len(scan):,} frames, {scan.num_bytes:,} bytes; then "
+            f"{video.num_frames:,} frames, {video.num_bytes:,} bytes)",
         )
     frames = _wanted_frames(scan, np.concatenate(chunks))
     converter: RgbConverter | None = None
@@ -156,7 +164,7 @@ def _read_pyav(video: SourceVideo, chunks: list[np.ndarray]) -> Iterator[np.ndar
         frames_THWC = np.empty((len(chunk), video.height, video.width, 3), np.uint8)
         for frame_HWC, frame in zip(frames_THWC, frames, strict=False):
             if converter is None:
-                converter = RgbConverter(orientation_of(frame))
+                converter = _converter_for(video.path, frame)
             if converter.size(frame) != frame_HWC.shape[:2]:
                 height, width = converter.size(frame)
                 raise VideoError(
@@ -166,6 +174,13 @@ def _read_pyav(video: SourceVideo, chunks: list[np.ndarray]) -> Iterator[np.ndar
                 )
             converter.write(frame, frame_HWC)
         yield frames_THWC
+
+
+def _converter_for(path: str, frame: VideoFrame) -> RgbConverter:
+    try:
+        return RgbConverter(orientation_of(frame))
+    except ValueError as err:
+        raise VideoError(path, str(err)) from err
 
 
 def _wanted_frames(scan: PacketScan, indices: np.ndarray) -> Iterator[VideoFrame]:

@@ -255,6 +255,9 @@ _BUILDERS: dict[str, Callable[[MadeVideos], Path]] = {
     "cover_art": _cover_art,
     "text": _text,
     "empty": _empty,
+    # The sample entry behind its box, flags, count and size.
+    "unknown_codec": _patched("plain", "unknown.mp4", b"stsd", 16, b"zzz1"),
+    "skewed": lambda made: remux(made["plain"], made.path("skewed.mp4"), {"display_rotation": 30}),
     "cut_faststart": _copy_of("faststart", ".mp4", 0.6),
     "cut_moov_last": _copy_of("plain", ".mp4", 0.6),
     "cut_fragmented": _copy_of("fragmented", ".mp4", 0.6),

@@ -68,6 +68,8 @@ REFUSED = {
     "cover_art": "has no video stream \\(only audio\\)",
     "text": "cannot be read as video",
     "empty": "is empty \\(0 bytes\\)",
+    "unknown_codec": "is of a codec that no decoder here knows",
+    "skewed": "its display matrix .* is no multiple of 90 degrees",
     "cut_faststart": "cut short",
     "cut_moov_last": "cannot be read as video",
     "cut_fragmented": "cut short",
