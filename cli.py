@@ -112,7 +112,7 @@ def manifest(
     is_json: bool,
 ) -> None:
     """Make the table of source videos of SOURCE, a folder tree or an annotation file."""
-    from manifests.build import build_sources
+    from manifests import build_sources
 
     report = build_sources(
         source, out, format=layout, videos=videos, classes=classes, workers=workers, check=check

@@ -1,5 +1,7 @@
 """What goes in: tables of source videos and annotated segments, their readers and checks."""
 
+from .build import SourcesReport, build_sources
+from .demo import DemoVideos, make_demo_videos
 from .errors import (
     CheckpointError,
     SeamlineError,
@@ -36,6 +38,7 @@ from .upright import RgbConverter, orientation_of
 
 __all__ = [
     "CheckpointError",
+    "DemoVideos",
     "PacketScan",
     "Progress",
     "RgbConverter",
@@ -46,12 +49,15 @@ __all__ = [
     "SnippetGrid",
     "SourceTable",
     "SourceVideo",
+    "SourcesReport",
     "StoreError",
     "UsageError",
     "VideoError",
     "atomic_writer",
     "build_record",
+    "build_sources",
     "first_line",
+    "make_demo_videos",
     "num_sampled_frames",
     "open_video",
     "orientation_of",

@@ -25,7 +25,7 @@ from .labels import LabelTrack, constant_track
 from .plan import Row
 from .shards import TarWriter, dump_json, shard_path, write_index
 from .tree import LabelledSize, Tree, evaluate_frames, evaluate_labels
-from .views import View, apply_view
+from .views import Scratch, View, apply_view
 
 VIEWS_BUDGET = 192 * 2**20  # bytes of views held while their rows wait
 LARGEST_SAMPLE = 256 * 2**20  # bytes of one sample's sources; larger rows are rejected
@@ -186,6 +186,7 @@ class ClipReader:
         self._budget = budget
         self._clips: dict[Use, np.ndarray] = {}
         self._failed: dict[str, str] = {}
+        self._scratch = Scratch()
         self.num_decodes = 0
 
     def read(self, position: int) -> list[np.ndarray]:
@@ -222,7 +223,7 @@ class ClipReader:
             for indices, frames in frame_batches(video, np.array(sorted(wanted), np.int64)):
                 for index, frame_HWC in zip(indices.tolist(), frames, strict=True):
                     for clip, k, view in wanted[index]:
-                        clip[k] = apply_view(frame_HWC, view)
+                        apply_view(frame_HWC, view, clip[k], self._scratch)
         except (VideoError, ValueError) as err:
             self._failed[video.video_id] = err.reason if isinstance(err, VideoError) else str(err)
             for use in uses:
