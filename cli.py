@@ -4,12 +4,13 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import click
 
-from manifests.errors import SeamlineError
+from manifests.errors import SeamlineError, UsageError
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(path_type=Path)
@@ -284,3 +285,195 @@ def demo(folder: Path, workers: int | None, is_json: bool) -> None:
 
     report = run_demo(folder, workers=workers)
     show(report, report.lines(), is_json)
+
+
+@click.command(
+    cls=Command,
+    epilog="train ssdet-x3d-m-k400.toml --shards shards/ --out run/ --init X3D_M.pyth",
+)
+@click.argument("recipe", type=FILE)
+@click.option("--shards", type=FOLDER, required=True, help="Folder written by `synth render`.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
+@click.option("--resume", is_flag=True, help="Go on with a run that was killed.")
+@click.option("--init", type=ANY, help="Initial weights: a file, or another run's folder.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda if there is one.")
+@click.option("--workers", default=1, show_default=True, help="Data-parallel processes.")
+@click.version_option(package_name="seamline")
+@as_json
+def train(
+    recipe: Path,
+    shards: Path,
+    out: Path,
+    resume: bool,
+    init: Path | None,
+    device: str | None,
+    workers: int,
+    is_json: bool,
+) -> None:
+    """Train the network of RECIPE on shards."""
+    from train import train_model
+
+    report = train_model(
+        recipe, shards, out, resume=resume, init=init, device=device, workers=workers
+    )
+    scores = ", ".join(f"{name} {score:.4f}" for name, score in report.scores.items())
+    lines = [
+        *report.notes,
+        f"{out}: step {report.step:,} of {report.num_steps:,}, {report.clips_per_second:,.1f} "
+        f"clips/s, loss {report.loss:.4f}",
+        f"held out ({report.num_held_out:,} samples): {scores}",
+    ]
+    show(report, lines, is_json)
+    finish(report.finished, f"interrupted: go on with `train {recipe} ... --out {out} --resume`")
+
+
+@click.group(cls=Door)
+@click.version_option(package_name="seamline")
+def features() -> None:
+    """Turn untrimmed videos into a store of snippet features, and export it."""
+
+
+@features.command(
+    epilog="features extract sources.parquet --checkpoint run/ --store features.zarr --fps 15"
+)
+@click.argument("sources", type=FILE)
+@click.option("--checkpoint", type=FOLDER, required=True, help="Folder of a training run.")
+@click.option("--store", type=ANY, required=True, help="Store to write, made or resumed.")
+@click.option("--snippet-len", type=int, help="Frames of a snippet (default: the run's own).")
+@click.option("--snippet-stride", type=int, help="Frames between snippets (default: half of it).")
+@click.option(
+    "--fps", help="Resample by presentation time, e.g. 15 or 30000/1001 (default: native)."
+)
+@click.option("--tail", type=click.Choice(["pad", "drop"]), default="pad", show_default=True)
+@click.option("--batch", default=8, show_default=True, help="Snippets per forward pass.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda if there is one.")
+@click.option("--workers", type=int, help="Decoding threads (default: one per core, at most 8).")
+@max_rejected
+@as_json
+def extract(
+    sources: Path,
+    checkpoint: Path,
+    store: Path,
+    snippet_len: int | None,
+    snippet_stride: int | None,
+    fps: str | None,
+    tail: str,
+    batch: int,
+    device: str | None,
+    workers: int | None,
+    max_rejected: float,
+    is_json: bool,
+) -> None:
+    """Extract a feature vector per snippet of every video of SOURCES."""
+    from features import extract_features
+    from manifests import read_sources
+
+    report = extract_features(
+        read_sources(sources),
+        checkpoint,
+        store,
+        snippet_len=snippet_len,
+        snippet_stride=snippet_stride,
+        fps=None if fps is None else rate(fps),
+        tail=tail,
+        batch=batch,
+        device=device,
+        workers=workers,
+        max_rejected=max_rejected,
+    )
+    lines = [
+        f"{store}: {report.num_snippets:,} snippets of {report.num_videos:,} videos, "
+        f"{report.num_extracted:,} computed now in {report.seconds:.1f} s",
+        *(f"  rejected {video_id}: {why}" for video_id, why in report.rejected[:10]),
+    ]
+    show(report, lines, is_json)
+    finish(report.ok, f"{len(report.rejected):,} of {report.num_videos:,} videos were rejected")
+
+
+def rate(text: str) -> Fraction:
+    """Parse a frame rate; wrong use if it is none."""
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError) as err:
+        raise UsageError(f"--fps must be a number or a fraction, got {text!r}") from err
+
+
+@features.command(epilog="features info features.zarr")
+@click.argument("store", type=ANY)
+@as_json
+def info(store: Path, is_json: bool) -> None:
+    """Say what is in STORE and how it was made."""
+    from features import describe_store
+
+    record = describe_store(store)
+    show(record, (f"{name}: {value}" for name, value in record.items()), is_json)
+
+
+@features.command("verify", epilog="features verify features.zarr")
+@click.argument("store", type=ANY)
+@as_json
+def verify_features(store: Path, is_json: bool) -> None:
+    """Read every row of STORE and check it against its digests."""
+    from features import verify_store
+
+    report = verify_store(store)
+    lines = [
+        f"{store}: {report.num_rows:,} rows of {report.num_videos:,} videos, "
+        f"{len(report.damaged):,} damaged, {report.num_rejected:,} rejected when extracted",
+        *(f"  {video_id}: {why}" for video_id, why in report.damaged),
+    ]
+    show(report, lines, is_json)
+    finish(report.ok, f"{len(report.damaged):,} videos of {str(store)!r} are damaged")
+
+
+@features.command(epilog="features export features.zarr npy/ --format npy")
+@click.argument("store", type=ANY)
+@click.argument("out", type=FOLDER)
+@click.option("--format", "layout", default="npy", show_default=True, help="Whose files to write.")
+@as_json
+def export(store: Path, out: Path, layout: str, is_json: bool) -> None:
+    """Write STORE as files that another tool reads."""
+    from features import FeatureStore, export_store
+
+    report = export_store(FeatureStore.open(store), out, layout)
+    line = (
+        f"{out}: {report.num_videos:,} videos, {report.num_rows:,} rows, {report.num_bytes:,} bytes"
+    )
+    show(report, [line], is_json)
+
+
+@features.command(epilog="features probe features.zarr --segments segments.parquet -o page.html")
+@click.argument("store", type=ANY)
+@click.option("--segments", type=FILE, required=True, help="Annotated segments (.parquet).")
+@click.option("--head", default="linear", show_default=True, help="Head to train.")
+@click.option("--train-subset", default="train", show_default=True)
+@click.option("--test-subset", default="test", show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("-o", "--page", type=FILE, help="Also draw a timeline per test video (.html).")
+@as_json
+def probe(
+    store: Path,
+    segments: Path,
+    head: str,
+    train_subset: str,
+    test_subset: str,
+    seed: int,
+    page: Path | None,
+    is_json: bool,
+) -> None:
+    """Train a head on STORE and score it on held-out videos."""
+    from features import FeatureStore, draw_timelines, probe_store
+    from manifests import read_segments
+
+    report = probe_store(
+        FeatureStore.open(store), read_segments(segments), head, train_subset, test_subset, seed
+    )
+    lines = [
+        f"mAP {report.map:.3f} per snippet on {report.num_test_videos:,} test videos, chance "
+        f"{report.chance:.3f}, shuffled labels {report.shuffled:.3f}",
+        *(f"  {name}: {score:.3f}" for name, score in report.per_class.items()),
+    ]
+    if page is not None:
+        draw_timelines(report, page)
+        lines.append(f"wrote {page}")
+    show(report.to_dict(), lines, is_json)

@@ -1,7 +1,10 @@
 """What is made: plans, the three papers' syntheses, decoding, and WebDataset shards."""
 
 from .frames import frame_batches, read_frames
+from .job import RenderReport, render_plan
 from .labels import LabelTrack, add_tracks, constant_track
+from .plan_files import PlanReport, write_plan
+from .preview import PreviewReport, write_preview
 from .shards import (
     ShardDataset,
     ShardIndex,
@@ -13,6 +16,9 @@ from .views import View, apply_view, resize, resized_size
 
 __all__ = [
     "LabelTrack",
+    "PlanReport",
+    "PreviewReport",
+    "RenderReport",
     "ShardDataset",
     "ShardIndex",
     "ShardSample",
@@ -24,6 +30,9 @@ __all__ = [
     "read_dataset",
     "read_frames",
     "read_sample",
+    "render_plan",
     "resize",
     "resized_size",
+    "write_plan",
+    "write_preview",
 ]
