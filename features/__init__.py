@@ -1,7 +1,9 @@
 """What comes out: snippet features of whole videos, their store, exports, heads and metrics."""
 
 from .check import VerifyReport, describe_store, verify_store
+from .encoder import Encoder, encoder_of_run
 from .exports import FORMATS, ExportReport, export_store
+from .extract import ExtractReport, extract_features
 from .pictures import draw_timelines
 from .probe import HEADS, ProbeReport, probe_store
 from .spec import FeatureSpec
@@ -10,7 +12,9 @@ from .store import FeatureStore, StoredVideo, rows_digest
 __all__ = [
     "FORMATS",
     "HEADS",
+    "Encoder",
     "ExportReport",
+    "ExtractReport",
     "FeatureSpec",
     "FeatureStore",
     "ProbeReport",
@@ -18,7 +22,9 @@ __all__ = [
     "VerifyReport",
     "describe_store",
     "draw_timelines",
+    "encoder_of_run",
     "export_store",
+    "extract_features",
     "probe_store",
     "rows_digest",
     "verify_store",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from manifests import UsageError
+from manifests import CheckpointError, UsageError
 from train import load_run, normalise
 
 
@@ -58,7 +58,7 @@ class Encoder:
         ):
             frames = torch.from_numpy(frames_NTHWC).to(self.device, non_blocking=True)
             clips = normalise(frames, self.mean, self.std)
-            vectors = self.embed(clips.contiguous(memory_format=torch.channels_last_3d))
+            vectors = self.embed(clips)  # channels last in memory already
         return vectors.float().cpu().numpy()
 
 
@@ -90,18 +90,23 @@ def encoder_of_run(run_dir: Path | str, device: str | None = None) -> Encoder:
     """
     chosen = choose_device(device)
     run = load_run(run_dir, chosen)
-    backbone = run.backbone.eval().to(memory_format=torch.channels_last_3d)
-    clip = run.record["input"]
+    backbone, record = run.backbone, run.record
+    absent = [name for name in ("frames", "height", "width") if name not in record]
+    if absent:
+        raise CheckpointError(
+            f"the record of run {str(run_dir)!r} must say what clips it takes, but lacks "
+            f"{', '.join(absent)}"
+        )
     return Encoder(
-        name=run.record["backbone"],
+        name=record["backbone"],
         embed=lambda clips_NCTHW: backbone.features(clips_NCTHW, per_frame=False),
         feature_dim=backbone.feature_dim,
-        num_frames=clip["frames"],
-        height=clip["height"],
-        width=clip["width"],
-        mean=tuple(clip["mean"]),
-        std=tuple(clip["std"]),
+        num_frames=record["frames"],
+        height=record["height"],
+        width=record["width"],
+        mean=tuple(record["mean"]),
+        std=tuple(record["std"]),
         weights_digest=run.digest,
-        arguments=run.record["arguments"],
+        arguments=record["arguments"],
         device=chosen,
     )
