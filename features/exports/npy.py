@@ -108,7 +108,8 @@ files).
 
 ## Which seconds row i stands for
 Row `i` was computed from {spec.snippet_len} frames, sampled at {rate}, starting at sampled frame
-`i * {spec.snippet_stride}` (windows are left-aligned). {tail}
+`i * {spec.snippet_stride}` (windows are left-aligned).
+{tail}
 
 The `.json` beside each file holds the exact `start_seconds`, `centre_seconds` and `end_seconds` of
 every row, from the presentation times of the video: use those. Where a tool wants a formula, with
