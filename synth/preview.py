@@ -113,13 +113,17 @@ def _track(sample: ShardSample, classes: Sequence[str]) -> LabelTrack:
         track = sample.track()
     except (KeyError, TypeError, ValueError) as err:
         raise ShardError(f"sample {sample.key} has no label track: {err}") from err
-    unknown = [class_id for class_id in track.class_ids if not 0 <= class_id < len(classes)]
-    if unknown:
+    for class_id in track.class_ids:
+        _check_class(class_id, classes, sample)
+    return track
+
+
+def _check_class(class_id: int, classes: Sequence[str], sample: ShardSample) -> None:
+    if not 0 <= class_id < len(classes):
         raise ShardError(
-            f"class ids must be below the number of classes {len(classes)}, got {unknown[0]} "
+            f"class ids must be below the number of classes {len(classes)}, got {class_id} "
             f"(sample {sample.key})"
         )
-    return track
 
 
 def _show_sample(sample: ShardSample, dataset: ShardDataset) -> ShownSample:
@@ -130,9 +134,12 @@ def _show_sample(sample: ShardSample, dataset: ShardDataset) -> ShownSample:
     positions = _spread(num_frames, MAX_FRAMES)
     try:
         caption = describe_tree(sample.meta["tree"])
-        sources = tuple(_show_source(source, dataset) for source in sample.meta["sources"])
+        sources = tuple(_show_source(source) for source in sample.meta["sources"])
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise ShardError(f"sample {sample.key} does not say how it was made: {err!r}") from err
+    for source in sources:
+        if source.label_id is not None:
+            _check_class(source.label_id, dataset.classes, sample)
     return ShownSample(
         key=sample.key,
         caption=caption,
@@ -146,7 +153,7 @@ def _show_sample(sample: ShardSample, dataset: ShardDataset) -> ShownSample:
     )
 
 
-def _show_source(source: Mapping[str, Any], dataset: ShardDataset) -> ShownSource:
+def _show_source(source: Mapping[str, Any]) -> ShownSource:
     start, stride, count = (
         int(source[name]) for name in ("start_frame", "frame_stride", "num_frames")
     )

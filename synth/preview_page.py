@@ -164,10 +164,13 @@ def _class_order(sample: ShownSample) -> list[int]:
 
 def _tiles(dataset: Dataset, samples: Sequence[ShownSample]) -> str:
     sizes = {sample.size for sample in samples}
+    counts = [
+        (dataset.num_samples, "sample"),
+        (len(dataset.kinds), "kind"),
+        (len(dataset.classes), "class"),
+    ]
     tiles = [
-        (f"{dataset.num_samples:,}", "samples"),
-        (f"{len(dataset.kinds)}", "kinds"),
-        (f"{len(dataset.classes):,}", "classes"),
+        *((f"{number:,}", _plural(number, unit)) for number, unit in counts),
         (f"{sum(dataset.reasons.values()):,}", "rejected"),
         (_bytes(dataset.num_bytes), f"in {_count(dataset.num_shards, 'shard')}"),
         (dataset.codec, "codec"),
@@ -214,19 +217,23 @@ def _class_bars(dataset: Dataset, ranked: Sequence[int], colours: Mapping[int, i
         f'<span class="value">{100 * share:.1f} %</span></li>'
         for name, share, style in bars
     ]
-    notes = []
-    if len(ranked) > MAX_CLASSES:
-        notes.append(f"{len(ranked) - MAX_CLASSES:,} classes with less weight are not shown.")
-    if len(ranked) < len(dataset.classes):
-        notes.append(f"{_count(len(dataset.classes) - len(ranked), 'class')} without a frame.")
-    if dataset.num_counted < dataset.num_samples:
-        notes.append(f"Counted on {dataset.num_counted:,} samples, chosen evenly.")
-    note = f'<p class="note">{" ".join(notes)}</p>' if notes else ""
-    half = len(rows) if len(rows) <= ONE_COLUMN else (len(rows) + 1) // 2
+    half = max(len(rows), 1) if len(rows) <= ONE_COLUMN else (len(rows) + 1) // 2
     lists = "".join(
         f'<ul class="bars">{"".join(rows[i : i + half])}</ul>' for i in range(0, len(rows), half)
     )
+    note = _class_note(dataset, len(ranked))
     return f'<div><h3>Share of the label weight</h3><div class="columns">{lists}</div>{note}</div>'
+
+
+def _class_note(dataset: Dataset, num_present: int) -> str:
+    notes = []
+    if num_present > MAX_CLASSES:
+        notes.append(f"{num_present - MAX_CLASSES:,} more with less weight.")
+    if num_present < len(dataset.classes):
+        notes.append(f"{_count(len(dataset.classes) - num_present, 'class')} without a frame.")
+    if dataset.num_counted < dataset.num_samples:
+        notes.append(f"Counted on {dataset.num_counted:,} samples, chosen evenly.")
+    return f'<p class="note">{" ".join(notes)}</p>' if notes else ""
 
 
 def _bar(share: float, style: str = "rest") -> str:
@@ -247,11 +254,12 @@ def _section(
     number = list(dataset.kinds).index(kind)
     meaning = KIND_WORDS[kind][1] if kind in KIND_WORDS else ""
     count = dataset.kinds[kind]
-    shown = f"{len(samples)} of {count:,}" if len(samples) < count else f"all {count:,}"
+    shown = f"{len(samples)} of " if len(samples) < count else ""
+    title = f"{escape(_kind_title(kind))} <small>{shown}{_count(count, 'sample')}</small>"
     articles = "\n".join(_sample(sample, dataset.classes, colours) for sample in samples)
     return (
-        f'<section id="kind-{number}"><header><h2>{escape(_kind_title(kind))} '
-        f"<small>{shown} shown</small></h2><p>{meaning}</p></header>\n{articles}\n</section>"
+        f'<section id="kind-{number}"><header><h2>{title}</h2><p>{meaning}</p></header>\n'
+        f"{articles}\n</section>"
     )
 
 
@@ -308,8 +316,13 @@ def _kind_title(kind: str) -> str:
 
 
 def _count(number: int, unit: str) -> str:
-    plural = {"class": "classes"}.get(unit, f"{unit}s")
-    return f"{number:,} {unit if number == 1 else plural}"
+    return f"{number:,} {_plural(number, unit)}"
+
+
+def _plural(number: int, unit: str) -> str:
+    if number == 1:
+        return unit
+    return "classes" if unit == "class" else f"{unit}s"
 
 
 def _bytes(number: int) -> str:

@@ -49,9 +49,9 @@ code { font:12px/1.5 ui-monospace,SFMono-Regular,Menlo,"DejaVu Sans Mono",monosp
   gap:5px 12px; align-items:center; font-size:13.5px; line-height:1.35; margin:0; padding:0;
   list-style:none }
 .bars li { display:contents }
-.columns { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(100%,230px),1fr));
+.columns { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(100%,270px),1fr));
   gap:5px 36px; align-items:start }
-.columns .bars { grid-template-columns:minmax(0,11.5em) minmax(40px,1fr) 3.4em }
+.columns .bars { grid-template-columns:minmax(0,12.5em) minmax(40px,1fr) 3.4em }
 .track { background:var(--lane); border-radius:3px; height:12px; overflow:hidden }
 .track i { display:block; height:100%; min-width:1px; border-radius:3px }
 .track .rest { background:var(--bar) }
