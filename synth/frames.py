@@ -1,7 +1,8 @@
 """Read presentation frames of a source video: one frame source over two decoders.
 
 `SourceVideo.decoder`, found by the probe, says whether decord may read a file; then both decoders
-give the same bytes. PyAV reads strictly and checks the presentation time of every frame it returns.
+give the same bytes; gapless runs go to decord, frames with gaps to PyAV. PyAV reads strictly and
+checks the presentation time of every frame it returns.
 """
 
 import os
@@ -65,11 +66,8 @@ def frame_batches(
     if not len(indices):
         return
     _check_source(video, int(indices[-1]))
-    frame_bytes = 3 * video.height * video.width
-    size = min(batch, max(1, BATCH_BYTES // frame_bytes))
-    span_bytes = int(indices[-1] - indices[0] + 1) * frame_bytes
-    by_decord = video.decoder == "decord" and span_bytes <= DECORD_BYTES
-    read = _read_decord if by_decord else _read_pyav
+    size = min(batch, max(1, BATCH_BYTES // (3 * video.height * video.width)))
+    read = _read_decord if _is_for_decord(video, indices) else _read_pyav
     chunks = [indices[i : i + size] for i in range(0, len(indices), size)]
     for chunk, frames_THWC in zip(chunks, read(video, chunks), strict=True):
         if frames_THWC.shape != (len(chunk), video.height, video.width, 3):
@@ -115,6 +113,17 @@ def read_frames(
 def _check_readable(video: SourceVideo) -> None:
     if video.status != "ok":
         raise VideoError(video.path, f"was rejected by the probe: {video.reason}")
+
+
+def _is_for_decord(video: SourceVideo, indices: np.ndarray) -> bool:
+    """Return whether decord reads these frames: it is known right here, and a gapless short run.
+
+    Frames with gaps go to PyAV, which leaves pictures undecoded that nobody asked for and takes
+    0.7 of decord's time; the bytes are the same.
+    """
+    span = int(indices[-1] - indices[0]) + 1
+    is_short = span * 3 * video.height * video.width <= DECORD_BYTES
+    return video.decoder == "decord" and span == len(indices) and is_short
 
 
 def _check_source(video: SourceVideo, last_index: int) -> None:
