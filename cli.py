@@ -57,11 +57,15 @@ class Door(click.Group):
 def show(report: Any, lines: Iterable[str], is_json: bool) -> None:
     """Print a report: its lines for people, or one JSON object."""
     if is_json:
-        record = dataclasses.asdict(report) if dataclasses.is_dataclass(report) else report
-        click.echo(json.dumps(record, default=str))
+        click.echo(json.dumps(report, default=plain))
     else:
         for line in lines:
             click.echo(line)
+
+
+def plain(value: Any) -> Any:
+    """Turn a report or a path into what JSON has."""
+    return vars(value) if dataclasses.is_dataclass(value) else str(value)
 
 
 def finish(ok: bool, sentence: str) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from .probe import probe_store
 from .store import FeatureStore
 
 RECIPE = "demo.toml"
-SNIPPET_STRIDE = 8
+FPS = Fraction(15, 2)  # the recipe shows every second of 15 frames per second
+SNIPPET_STRIDE = 4
 
 
 @dataclass
@@ -131,6 +133,7 @@ def _extract_and_score(report: DemoReport, workers: int | None) -> None:
             folder / "run",
             folder / "features.zarr",
             snippet_stride=SNIPPET_STRIDE,
+            fps=FPS,
             workers=workers,
         )
     report.made["extract"] = (

@@ -1,0 +1,189 @@
+"""The commands: help with an example per verb, exit statuses, and one sentence for bad input."""
+
+import json
+import shutil
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import click
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+from made_dataset import RECIPE, make_sources, write_recipe
+
+import cli
+from manifests.recipe_tables import SECTIONS
+from synth.recipe import read_recipe
+from train import read_train_recipe
+
+SYNTH_VERBS = ("manifest", "plan", "render", "status", "verify", "preview", "demo")
+FEATURES_VERBS = ("extract", "info", "verify", "export", "probe")
+
+
+def run(command: click.Command, *words: object) -> Result:
+    return CliRunner().invoke(command, [str(word) for word in words])
+
+
+def complaint(result: Result, status: int = 2) -> str:
+    """Return the one sentence that a failing command says."""
+    assert result.exit_code == status, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with videos, sources.parquet, recipe.toml, plan/ and shards/."""
+    folder = tmp_path_factory.mktemp("made")
+    sources = make_sources(folder)
+    recipe = write_recipe(folder)
+    assert run(cli.synth, "plan", recipe, sources, "-o", folder / "plan").exit_code == 0
+    result = run(cli.synth, "render", folder / "plan", folder / "shards", "--workers", 0)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "verb"),
+    [(cli.synth, verb) for verb in SYNTH_VERBS] + [(cli.features, verb) for verb in FEATURES_VERBS],
+)
+def test_every_verb_has_help_with_an_example(command: click.Group, verb: str) -> None:
+    result = run(command, verb, "--help")
+    assert result.exit_code == 0
+    assert f"{command.name} {verb} " in result.output.partition("Example")[2]
+
+
+def test_train_has_help_with_an_example() -> None:
+    assert "train ssdet" in run(cli.train, "--help").output
+
+
+def test_results_are_json_on_stdout_and_progress_is_not(made: Path) -> None:
+    result = run(cli.synth, "status", made / "shards", "--json")
+    assert json.loads(result.stdout)["is_complete"] is True
+    result = run(cli.synth, "verify", made / "shards", "--plan", made / "plan", "--json")
+    assert json.loads(result.stdout)["problems"] == []
+    assert "verify:" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["demo", "ssdet-x3d-m-k400"])
+def test_shipped_recipes_are_valid(name: str) -> None:
+    path = Path(str(files("manifests.recipes") / f"{name}.toml"))
+    assert set(tomllib.loads(path.read_text())) == set(SECTIONS)
+    assert read_recipe(path).kinds
+    assert read_train_recipe(path).steps
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    out = tmp_path / "sources.parquet"
+    missing = complaint(run(cli.synth, "manifest", tmp_path / "none", "-o", out))
+    assert "none" in missing
+    (tmp_path / "empty").mkdir()
+    empty = complaint(run(cli.synth, "manifest", tmp_path / "empty", "-o", out))
+    assert "empty" in empty
+    assert not out.exists()
+
+
+def test_unreadable_video_is_a_rejected_row(made: Path, tmp_path: Path) -> None:
+    for label in ("bounce", "turn"):
+        shutil.copytree(made / label, tmp_path / "videos" / label)
+    (tmp_path / "videos" / "turn" / "text.mp4").write_text("no video")
+    out = tmp_path / "sources.parquet"
+    result = run(cli.synth, "manifest", tmp_path / "videos", "-o", out, "--workers", 1)
+    assert result.exit_code == 1
+    assert "1 of 7 videos were rejected" in result.stderr
+    rows = pq.read_table(out).to_pylist()
+    assert [row["video_id"] for row in rows if row["status"] == "rejected"] == ["text"]
+    assert all(row["reason"] for row in rows if row["status"] == "rejected")
+    relaxed = [
+        "manifest", tmp_path / "videos", "-o", out, "--workers", 1, "--max-rejected", 0.5
+    ]  # fmt: skip
+    assert run(cli.synth, *relaxed).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("frame_stride = 2", "frame_strde = 2", "did you mean 'frame_stride'"),
+        ("frames = 8", 'frames = "8"', "synth.frames must be a whole number"),
+        ("frames = 8", "frames = 0", "frames must be >= 1"),
+        ("mixup = 1", "mixpu = 1", "'mixup'"),
+        ("[synth]", "[snth]", "did you mean 'synth'"),
+        ("frames = 8", "frames = ", "not valid TOML"),
+        ("frames = 8", "frames = 80", "no video is long enough for 80 frames x stride 2"),
+        ("crop = 64", "crop = 65", "crop must be in 1..short_side"),
+    ],
+)
+def test_wrong_recipes(made: Path, tmp_path: Path, old: str, new: str, says: str) -> None:
+    recipe = write_recipe(tmp_path, RECIPE.replace(old, new))
+    result = run(cli.synth, "plan", recipe, made / "sources.parquet", "-o", tmp_path / "plan")
+    assert says in complaint(result)
+    assert not (tmp_path / "plan").exists()
+
+
+def test_tables_that_cannot_be_planned(made: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path)
+    table = pq.read_table(made / "sources.parquet")
+    position = table.column_names.index("label_id")
+
+    def plan(changed) -> str:
+        path = tmp_path / "changed.parquet"
+        pq.write_table(changed.replace_schema_metadata(table.schema.metadata), path)
+        return complaint(run(cli.synth, "plan", recipe, path, "-o", tmp_path / "plan"))
+
+    one_class = pa.array([0] * len(table), pa.int32())
+    assert "two classes" in plan(table.set_column(position, table.schema[position], one_class))
+    no_label = pa.array([None, *table["label_id"].to_pylist()[1:]], pa.int32())
+    assert "needs a label" in plan(table.set_column(position, table.schema[position], no_label))
+    assert "'num_frames' is missing" in plan(table.drop_columns(["num_frames"]))
+
+
+def test_plans_outputs_and_sources_that_do_not_match(made: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, RECIPE.replace("seed = 7", "seed = 8"))
+    run(cli.synth, "plan", recipe, made / "sources.parquet", "-o", tmp_path / "plan")
+    result = run(cli.synth, "render", tmp_path / "plan", made / "shards", "--workers", 0)
+    assert "another plan" in complaint(result)
+    other = make_sources(tmp_path / "other", per_class=1)
+    result = run(
+        cli.synth, "render", tmp_path / "plan", tmp_path / "out", "--workers", 0, "--sources", other
+    )
+    assert "another sources table" in complaint(result)
+    result = run(cli.synth, "render", made / "none", tmp_path / "out", "--workers", 0)
+    assert "no plan.parquet" in complaint(result)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unfinished_and_damaged_shards(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(made / "shards", out)
+    recipe = files("manifests.recipes") / "demo.toml"
+    tar = out / "shard-000000.tar"
+    tar.chmod(0o644)
+    tar.write_bytes(tar.read_bytes()[:-4096])
+    result = run(cli.train, recipe, "--shards", out, "--out", tmp_path / "run")
+    assert "shard-000000.tar" in complaint(result)
+    result = run(cli.synth, "verify", out)
+    assert result.exit_code == 1
+    (out / "dataset.json").unlink()
+    result = run(cli.train, recipe, "--shards", out, "--out", tmp_path / "run")
+    assert "not finished" in complaint(result)
+    assert run(cli.synth, "status", out).exit_code == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_store_or_run_that_is_none(made: Path, tmp_path: Path) -> None:
+    complaint(run(cli.features, "info", tmp_path / "none.zarr"))
+    complaint(run(cli.features, "verify", made))
+    result = run(
+        cli.features, "extract", made / "sources.parquet", "--checkpoint", tmp_path,
+        "--store", tmp_path / "s.zarr",
+    )  # fmt: skip
+    complaint(result)
+    result = run(
+        cli.features, "extract", made / "sources.parquet", "--checkpoint", tmp_path,
+        "--store", tmp_path / "s.zarr", "--fps", "fast",
+    )  # fmt: skip
+    assert "--fps must be a number" in complaint(result)
