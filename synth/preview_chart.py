@@ -12,6 +12,7 @@ from .labels import LabelTrack
 
 NAME_HEIGHT = 0.3  # share of the chart that a name in it needs
 HARD_STEP = 0.45  # change of weight from frame to frame that is a step and not a slope
+MAX_MARKED = 32  # frames; in longer charts single frames are not marked
 DOT_MARGIN = 0.01  # weights nearer to 0 or 1 get no dot
 
 
@@ -41,13 +42,13 @@ def draw_chart(
     names.append(_name_in_band("background", lower_T, np.ones_like(lower_T), "rest"))
     shown = ", ".join([*(classes[class_id] for class_id in drawn), "background"])
     num_frames = track.num_frames
-    rules = "".join(
-        f'<line class="rule" x1="{t}" x2="{t}" y1="0" y2="1"/>' for t in range(1, num_frames)
-    )
+    marks = []
+    if num_frames <= MAX_MARKED:
+        marks = [*(f'<path class="rule" d="M{t} 0V1"/>' for t in range(1, num_frames)), *dots]
     return (
         f'<div class="chart" role="img" aria-label="label weights of {escape(shown)}">'
         f'<svg viewBox="0 0 {num_frames} 1" preserveAspectRatio="none" aria-hidden="true">'
-        f'{"".join([*bands, rules, *edges, *dots])}</svg><div class="names">{"".join(names)}</div>'
+        f'{"".join([*bands, *edges, *marks])}</svg><div class="names">{"".join(names)}</div>'
         f'<div class="frames">{_tooltips(track, drawn, rows, classes)}</div></div>'
     )
 

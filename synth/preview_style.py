@@ -75,7 +75,7 @@ h2 small { font-size:14px; font-weight:400; color:var(--soft); margin-left:8px; 
 .scroll { overflow-x:auto; overscroll-behavior-x:contain }
 .scroll:focus-visible { outline:2px solid #0072b2; outline-offset:4px; border-radius:2px }
 .reel { width:100%; max-width:calc(var(--n) * var(--cell) * 1px);
-  min-width:calc(var(--n) * var(--cell) * .66px) }
+  min-width:min(calc(var(--n) * 56px),calc(var(--n) * var(--cell) * 1px)) }
 .strip, .numbers { display:grid; grid-template-columns:repeat(var(--n),minmax(0,1fr)) }
 .strip img { display:block; width:calc(100% - 2px); height:auto; margin:0 1px; border-radius:2px }
 .chart { position:relative; height:68px; margin:5px 1px 0; border-radius:3px; overflow:hidden;
@@ -106,10 +106,14 @@ h2 small { font-size:14px; font-weight:400; color:var(--soft); margin-left:8px; 
   :root { color-scheme:light; --page:#fff; --ink:#000; --soft:#444; --faint:#666; --line:#ccc;
     --lane:#eee; --background:#d9dde3; --on-background:#444; --bar:#8b96a5 }
   * { print-color-adjust:exact; -webkit-print-color-adjust:exact }
-  body { font-size:11px } main { padding:0; max-width:none }
-  .sample, .tables { break-inside:avoid } section > header { break-after:avoid }
+  body { font-size:11px } main { padding:0; max-width:none } h1 { font-size:22px }
+  h2 { font-size:15px } h2 small, .tiles dt, .bars, .clips, .note, h3 { font-size:10px }
+  code { font-size:9px } .tiles { margin:16px 0 18px; gap:8px 30px } .tiles dd { font-size:16px }
+  section { margin-top:26px } .sample { margin:14px 0 20px } .how { margin-top:14px }
+  .sample, .tables, section > header { break-inside:avoid }
+  section > header { break-after:avoid }
   .reel { min-width:0 } .scroll { overflow:visible } .chart { height:44px }
-  .numbers, .names span { font-size:8px } .tiles dd { font-size:16px }
+  .numbers, .names span { font-size:8px }
 }
 """.strip()
 

@@ -382,6 +382,7 @@ def test_long_samples_are_thinned_and_say_so(tmp_path: Path) -> None:
     page = preview(out)
     assert len(page.frames()) == MAX_FRAMES
     assert "The strip shows 16 of 40 frames." in page.text
+    assert not page.all("path", "rule")
     assert len([span for span in page.all("span") if "title" in span]) == 40
 
 
