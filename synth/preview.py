@@ -57,11 +57,13 @@ def write_preview(out: Path | str, page: Path | str, *, samples_per_kind: int = 
         samples_per_kind: Samples shown of each kind, at most.
 
     Raises:
-        UsageError: No such folder, rendering not finished, or nothing to show is asked for.
+        UsageError: No such folder, rendering not finished, or a senseless argument.
         ShardError: A shard or sample that is not what the records say.
     """
     if samples_per_kind < 1:
         raise UsageError(f"samples_per_kind must be >= 1, got {samples_per_kind}")
+    if Path(page).is_dir():
+        raise UsageError(f"the page must be a file, got the folder {str(page)!r}")
     dataset = read_dataset(out)
     places = _places_by_kind(dataset)
     shown = {

@@ -451,6 +451,8 @@ def test_folders_that_cannot_be_shown(all_kinds: Path, tmp_path: Path) -> None:
         write_preview(tmp_path / "nowhere", page)
     with pytest.raises(UsageError, match="samples_per_kind must be >= 1, got 0"):
         write_preview(all_kinds, page, samples_per_kind=0)
+    with pytest.raises(UsageError, match="the page must be a file, got the folder"):
+        write_preview(all_kinds, tmp_path)
     copy = shutil.copytree(all_kinds, tmp_path / "copy")
     with open(shard_path(copy, 1), "r+b") as file:
         file.truncate(1000)
