@@ -1,0 +1,267 @@
+"""Plans on disk: streams over row groups, plans made elsewhere, and hostile ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from made_plans import made_plan, made_sources, made_video, rows_on_disk
+
+from manifests import SeamlineError, SourceVideo, UsageError
+from synth.plan_files import (
+    PLAN_SCHEMA,
+    ROW_GROUP_ROWS,
+    Plan,
+    read_plan,
+    read_plan_sources,
+)
+from synth.render import PlannedSample, Rejected, check_row
+
+VIEW = {"short_side": 48, "x": 0, "y": 0, "width": 32, "height": 32, "flip": False}
+SOURCE = {
+    "video_id": "v000",
+    "label_id": 0,
+    "start_frame": 0,
+    "frame_stride": 3,
+    "num_frames": 4,
+    "view": VIEW,
+}
+PARTNER = {**SOURCE, "video_id": "v001", "label_id": 1}
+TREE = {
+    "op": "mixup",
+    "n1": 4,
+    "n2": 2,
+    "r": 2,
+    "inputs": [{"op": "clip", "source": 0}, {"op": "clip", "source": 1}],
+}
+ROW: dict[str, Any] = {
+    "sample_key": "00000000",
+    "shard": 0,
+    "kind": "mixup",
+    "sources": [SOURCE, PARTNER],
+    "tree": json.dumps(TREE),
+}
+
+
+def foreign_plan(
+    folder: Path, rows: list[dict], schema: pa.Schema = PLAN_SCHEMA, **options: Any
+) -> Plan:
+    """Write a folder with only a plan.parquet, as somebody else would, and open it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(rows, schema)
+    pq.write_table(table, folder / "plan.parquet", **options)
+    return read_plan(folder)
+
+
+def keyed(shards: list[int]) -> list[dict]:
+    return [
+        {**ROW, "sample_key": f"k-{number}", "shard": shard} for number, shard in enumerate(shards)
+    ]
+
+
+@pytest.mark.parametrize("row_group_size", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize(
+    "shards",
+    [[0], [0, 0, 0], [0, 1, 2, 3], [0, 0, 1, 1, 1, 5, 5], [3, 3, 3, 3, 9, 9, 10, 10, 10]],
+)
+def test_shards_are_whole_whatever_the_row_groups(
+    tmp_path: Path, shards: list[int], row_group_size: int
+) -> None:
+    plan = foreign_plan(tmp_path, keyed(shards), row_group_size=row_group_size)
+    read = [(shard, table.column("sample_key").to_pylist()) for shard, table in plan.shards()]
+    expected = {
+        shard: [f"k-{number}" for number, place in enumerate(shards) if place == shard]
+        for shard in sorted(set(shards))
+    }
+    assert read == list(expected.items())
+    assert plan.num_samples == len(shards)
+
+
+def test_shards_run_across_the_batches_that_are_read(tmp_path: Path) -> None:
+    ends = (10, ROW_GROUP_ROWS - 1, ROW_GROUP_ROWS + 1, 2 * ROW_GROUP_ROWS, 2 * ROW_GROUP_ROWS + 3)
+    sizes = np.diff((0, *ends))
+    numbers = np.repeat(np.arange(len(sizes)), sizes)
+    clip = {**ROW, "kind": "clip", "sources": [SOURCE], "tree": json.dumps(TREE["inputs"][0])}
+    table = pa.Table.from_pylist([clip], PLAN_SCHEMA).take([0] * len(numbers))
+    keys = pa.array([f"{number:08d}" for number in range(len(numbers))])
+    table = table.set_column(0, PLAN_SCHEMA.field(0), keys)
+    table = table.set_column(1, PLAN_SCHEMA.field(1), pa.array(numbers, pa.int32()))
+    pq.write_table(table, tmp_path / "plan.parquet", row_group_size=5000)
+    read = list(read_plan(tmp_path).shards())
+    assert [(shard, len(rows)) for shard, rows in read] == list(enumerate(sizes.tolist()))
+    assert [key for _, rows in read for key in rows["sample_key"].to_pylist()] == keys.to_pylist()
+
+
+def test_plan_out_of_shard_order_is_refused(tmp_path: Path) -> None:
+    for shards in ([1, 0], [0, 1, 0], [0, 0, 2, 2, 1]):
+        plan = foreign_plan(tmp_path, keyed(shards), row_group_size=2)
+        with pytest.raises(UsageError, match="shard order"):
+            list(plan.shards())
+
+
+def test_foreign_plan_needs_sources_and_takes_any(tmp_path: Path) -> None:
+    plan = foreign_plan(tmp_path / "PLAN", [ROW])
+    assert plan.record == {}
+    assert rows_on_disk(plan) == [{**ROW, "tree": TREE}]
+    with pytest.raises(UsageError, match="--sources"):
+        read_plan_sources(plan, None)
+    assert len(read_plan_sources(plan, made_sources(tmp_path, 3))) == 3
+
+
+def test_foreign_plan_may_use_other_integer_types_and_column_order(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([ROW]).select(["tree", "kind", "sources", "shard", "sample_key"])
+    pq.write_table(table, tmp_path / "plan.parquet")
+    plan = read_plan(tmp_path)
+    ((shard, rows),) = plan.shards()
+    assert shard == 0
+    assert rows.schema == PLAN_SCHEMA
+    assert rows.to_pylist() == [ROW]
+
+
+def test_json_of_another_plan_is_refused(tmp_path: Path) -> None:
+    made_plan(tmp_path / "a", seed=1)
+    made_plan(tmp_path / "b", seed=2)
+    other = (tmp_path / "b" / "PLAN" / "plan.json").read_bytes()
+    (tmp_path / "a" / "PLAN" / "plan.json").write_bytes(other)
+    with pytest.raises(UsageError, match=r"plan\.json is of another plan\.parquet"):
+        read_plan(tmp_path / "a" / "PLAN")
+
+
+def test_absent_or_unreadable_plans_are_usage_errors(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no plan\.parquet"):
+        read_plan(tmp_path)
+    (tmp_path / "plan.parquet").write_bytes(b"not parquet")
+    with pytest.raises(UsageError, match="not a plan"):
+        read_plan(tmp_path)
+    pq.write_table(pa.table({"sample_key": ["a"]}), tmp_path / "plan.parquet")
+    with pytest.raises(UsageError, match="not a plan"):
+        read_plan(tmp_path)
+    shards = pa.table({**{name: ["0"] for name in PLAN_SCHEMA.names}, "shard": ["first"]})
+    pq.write_table(shards, tmp_path / "plan.parquet")
+    with pytest.raises(UsageError, match="not a plan"):
+        read_plan(tmp_path)
+
+
+def test_truncated_plan_is_a_usage_error(tmp_path: Path) -> None:
+    path = made_plan(tmp_path).path
+    content = path.read_bytes()
+    for length in (0, 4, len(content) // 2, len(content) - 4):
+        path.write_bytes(content[:length])
+        with pytest.raises(SeamlineError, match="plan"):
+            read_plan(path.parent)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "a.b", "../a", "/etc/passwd", "a/b", "a b", "a\n", "\n", "ä", "a" * 65, "a\0", None],
+)
+def test_keys_that_are_no_plain_names_are_refused(tmp_path: Path, key: str | None) -> None:
+    with pytest.raises(UsageError, match="sample_key"):
+        foreign_plan(tmp_path, [{**ROW, "sample_key": "good"}, {**ROW, "sample_key": key}])
+
+
+def test_repeated_keys_are_refused(tmp_path: Path) -> None:
+    # Two samples of one key would be one sample to every WebDataset reader.
+    with pytest.raises(UsageError, match=r"sample_key|unique"):
+        foreign_plan(tmp_path, [ROW, ROW])
+
+
+@pytest.mark.parametrize("shard", [None, -1])
+def test_shard_numbers_that_are_no_numbers_are_refused(tmp_path: Path, shard: int | None) -> None:
+    with pytest.raises(UsageError, match="shard must be >= 0"):
+        foreign_plan(tmp_path, [{**ROW, "shard": shard}])
+
+
+def test_plan_without_rows_has_no_shards(tmp_path: Path) -> None:
+    plan = foreign_plan(tmp_path, [])
+    assert plan.num_samples == 0
+    assert list(plan.shards()) == []
+
+
+@pytest.fixture
+def videos() -> dict[str, SourceVideo]:
+    rejected = made_video(2, status="rejected", reason="truncated")
+    return {video.video_id: video for video in (made_video(0), made_video(1), rejected)}
+
+
+def test_the_good_row_behind_the_bad_ones_is_planned(videos: dict[str, SourceVideo]) -> None:
+    sample = check_row(ROW, videos, "filmstrip")
+    assert isinstance(sample, PlannedSample)
+    assert sample.track.class_ids.tolist() == [0, 1]
+    # The formula by hand, scenario 1: n1=4, n2=2, r=2 -> a = 1 1 1/2 0.
+    np.testing.assert_allclose(sample.track.weights_CT[0], [1, 1, 0.5, 0], atol=1e-12)
+
+
+def with_source(**changes: Any) -> dict[str, Any]:
+    return {**ROW, "sources": [{**SOURCE, **changes}, PARTNER]}
+
+
+def with_view(**changes: Any) -> dict[str, Any]:
+    return with_source(view={**VIEW, **changes})
+
+
+def with_tree(tree: Any) -> dict[str, Any]:
+    return {**ROW, "tree": tree if isinstance(tree, str) else json.dumps(tree)}
+
+
+DEEP = '{"op":"freeze","r":1,"m":2,"inputs":[' * 50_000 + '{"op":"clip"}' + "]}" * 50_000
+BAD_ROWS: dict[str, dict[str, Any]] = {
+    "no sources": {**ROW, "sources": None},
+    "empty sources": {**ROW, "sources": []},
+    "source null": {**ROW, "sources": [None, PARTNER]},
+    "unknown video": with_source(video_id="v999"),
+    "path as video": with_source(video_id="../../etc/passwd"),
+    "null video": with_source(video_id=None),
+    "rejected video": with_source(video_id="v002"),
+    "start negative": with_source(start_frame=-1),
+    "start null": with_source(start_frame=None),
+    "start beyond": with_source(start_frame=58),
+    "start huge": with_source(start_frame=2**62),
+    "stride zero": with_source(frame_stride=0),
+    "stride huge": with_source(frame_stride=2**31 - 1),
+    "frames zero": with_source(num_frames=0),
+    "frames huge": with_source(num_frames=2**31 - 1),
+    "label negative": with_source(label_id=-5),
+    "view null": with_source(view=None),
+    "view empty": with_source(view={}),
+    "view side zero": with_view(short_side=0),
+    "view side null": with_view(short_side=None),
+    "view side huge": with_view(short_side=2**31 - 1),
+    "view side large": with_view(short_side=60_000),
+    "view crop outside": with_view(x=40),
+    "view crop huge": with_view(width=2**31 - 1),
+    "view origin negative": with_view(y=-1),
+    "tree null": {**ROW, "tree": None},
+    "tree empty": with_tree(""),
+    "tree not JSON": with_tree("{"),
+    "tree number": with_tree("3"),
+    "tree NaN": with_tree("NaN"),
+    "tree deep": with_tree(DEEP),
+    "tree deep list": with_tree("[" * 100_000),
+    "tree delta infinite": with_tree({**TREE, "op": "cutmix_window", "delta": float("inf")}),
+    "tree delta 1e999": with_tree(
+        json.dumps({**TREE, "op": "cutmix_view"})[:-1] + ',"delta":1e999}'
+    ),
+    "tree n1 infinite": with_tree({**TREE, "n1": float("inf")}),
+    "tree n2 huge": with_tree({**TREE, "n2": 10**13}),
+    "tree n2 long": with_tree(json.dumps(TREE)[:-1] + ',"n2":' + "9" * 5000 + "}"),
+    "tree source beyond": with_tree({"op": "clip", "source": 2}),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_hostile_row_is_rejected_with_a_reason(name: str, videos: dict[str, SourceVideo]) -> None:
+    result = check_row(BAD_ROWS[name], videos, "filmstrip")
+    assert isinstance(result, Rejected)
+    assert len(result.reason.split()) >= 4
+    assert len(result.reason) < 1000
+    assert "\n" not in result.reason
+
+
+def test_rows_that_the_codec_cannot_hold_are_rejected(videos: dict[str, SourceVideo]) -> None:
+    row = {**ROW, "sources": [{**s, "view": {**VIEW, "height": 30}} for s in ROW["sources"]]}
+    assert isinstance(check_row(row, videos, "filmstrip"), Rejected)
+    assert isinstance(check_row(row, videos, "raw"), PlannedSample)
