@@ -1,0 +1,95 @@
+"""Records and indexes beside the shards that are damaged, or written to harm."""
+
+import json
+from pathlib import Path
+
+import pytest
+from made_shards import write_moving_shards
+
+from manifests import SeamlineError, ShardError
+from synth import read_dataset, read_sample
+from synth.shards import ShardSample, read_record, shard_path, write_index
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"\xff", b"[" * 100_000])
+def test_records_that_are_no_json_object_are_shard_errors(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "record.json"
+    assert read_record(path) is None
+    path.write_bytes(content)
+    with pytest.raises(ShardError, match="not a JSON record"):
+        read_record(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shards": None},
+        {"shards": ["../../other"]},
+        {"shards": [7]},
+        {"shards": [1.5]},
+        {"shards": [-1]},
+        {"shards": [10**30]},
+        {"classes": None},
+        {"classes": 3},
+        {"plan_digest": None},
+        {"plan_digest": "other"},
+        {"shard_digests": [None]},
+        {"shard_digests": 5},
+    ],
+    ids=str,
+)
+def test_hostile_dataset_record_is_one_clear_error(tmp_path: Path, change: dict) -> None:
+    out = write_moving_shards(tmp_path / "out", 4)
+    record = json.loads((out / "dataset.json").read_bytes())
+    (out / "dataset.json").write_text(json.dumps({**record, **change}))
+    with pytest.raises(SeamlineError, match=r"\w+ \w+"):
+        read_dataset(out)
+    missing = {name: value for name, value in record.items() if name not in change}
+    (out / "dataset.json").write_text(json.dumps(missing))
+    with pytest.raises(SeamlineError, match=r"\w+ \w+"):
+        read_dataset(out)
+
+
+def read_first_sample(out: Path) -> ShardSample:
+    index = read_dataset(out).shards[0]
+    return read_sample(index.path, int(index.offsets[0]), int(index.sizes[0]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"offset": None},
+        {"offset": -512},
+        {"offset": 512},
+        {"offset": 2**62},
+        {"bytes": None},
+        {"bytes": -1},
+        {"bytes": 0},
+        {"bytes": 2**62},
+        {"video_ids": None},
+    ],
+    ids=str,
+)
+def test_hostile_index_is_one_clear_error(tmp_path: Path, change: dict) -> None:
+    out = write_moving_shards(tmp_path / "out", 1)
+    row = {
+        "key": "00000000",
+        "status": "rendered",
+        "reason": None,
+        "offset": 0,
+        "bytes": int(read_dataset(out).shards[0].sizes[0]),
+        "kind": "clip",
+        "video_ids": ["v0"],
+    }
+    write_index(shard_path(out, 0, "parquet"), [row])
+    assert read_first_sample(out).key == "00000000"
+    write_index(shard_path(out, 0, "parquet"), [{**row, **change}])
+    with pytest.raises(SeamlineError, match=r"\w+ \w+"):
+        read_first_sample(out)
+
+
+def test_index_that_is_no_parquet_is_a_shard_error(tmp_path: Path) -> None:
+    out = write_moving_shards(tmp_path / "out", 1)
+    shard_path(out, 0, "parquet").write_bytes(b"PAR1 or so")
+    with pytest.raises(ShardError, match="index of shard"):
+        read_dataset(out)
