@@ -1,0 +1,98 @@
+"""Peak memory of a render worker and of the planner, each in a process of its own."""
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from manifests import SourceVideo, write_sources
+from synth.plan_files import read_plan, read_plan_sources, write_plan
+from synth.render import ShardTask, render_shard
+
+from .measure import Row
+
+GIGABYTE = 10**9
+PLANNED_SAMPLES = 1_000_000
+SAMPLES_PER_VIDEO = 10
+RECIPE = """
+[synth]
+samples_per_video = {samples_per_video}
+samples_per_shard = {samples_per_shard}
+[synth.kinds]
+clip = 1
+freeze = 1
+mixup = 1
+cutmix_window = 1
+cutmix_view = 1
+"""
+
+
+def _call(work: Callable[..., None], words: tuple, results: multiprocessing.Queue) -> None:
+    start = time.perf_counter()
+    work(*words)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    results.put((time.perf_counter() - start, peak))
+
+
+def in_a_process(work: Callable[..., None], *words: object) -> tuple[float, int]:
+    """Run `work` in a fresh process; return its seconds and peak resident bytes."""
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=_call, args=(work, words, results))
+    process.start()
+    measured = results.get()
+    process.join()
+    return measured
+
+
+def render_one_shard(plan_folder: Path, out: Path) -> None:
+    """Do what a worker does: one shard of all the planned rows."""
+    plan = read_plan(plan_folder)
+    videos = {video.video_id: video for video in read_plan_sources(plan, None)}
+    for shard, rows in plan.shards():
+        task = ShardTask(shard, rows.to_pylist(), videos, str(out), "filmstrip", plan.digest)
+        report = render_shard(task)
+        if report.rejected:
+            raise RuntimeError(f"samples were rejected: {report.reasons}")
+
+
+def worker_row(folder: Path, sources: Path) -> Row:
+    """Render 512 samples as one shard in one process."""
+    recipe = folder / "worker.toml"
+    recipe.write_text(RECIPE.format(samples_per_video=16, samples_per_shard=512))
+    write_plan(recipe, sources, folder / "worker_plan")
+    _, peak = in_a_process(render_one_shard, folder / "worker_plan", folder / "worker_out")
+    return Row(
+        "memory of a render worker",
+        f"{peak / 1e6:,.0f} MB",
+        "",
+        None,
+        "< 1,000 MB",
+        peak < GIGABYTE,
+    )
+
+
+def plan_row(folder: Path) -> Row:
+    """Plan a million samples."""
+    num_videos = PLANNED_SAMPLES // SAMPLES_PER_VIDEO
+    videos = [
+        SourceVideo(
+            f"v{number:07d}", f"v{number}.mp4", f"c{number % 400}", number % 400,
+            num_frames=300, fps_num=30, width=340, height=256, end_frame=300,
+        )
+        for number in range(num_videos)
+    ]  # fmt: skip
+    sources = folder / "many.parquet"
+    write_sources(sources, videos, [f"c{label_id}" for label_id in range(400)])
+    recipe = folder / "many.toml"
+    recipe.write_text(RECIPE.format(samples_per_video=SAMPLES_PER_VIDEO, samples_per_shard=256))
+    seconds, peak = in_a_process(write_plan, recipe, sources, folder / "many_plan")
+    return Row(
+        f"plan of {PLANNED_SAMPLES:,} samples",
+        f"{seconds:,.0f} s, {peak / 1e6:,.0f} MB",
+        "",
+        None,
+        "< 300 s, < 2,000 MB",
+        seconds < 300 and peak < 2 * GIGABYTE,
+    )
