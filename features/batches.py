@@ -1,12 +1,11 @@
 """Gather snippets of many videos, decoded at the same time, into batches that a plan has fixed.
 
 Which snippets share a batch depends on the list of videos alone, never on which thread was faster:
-so the same extraction gives the same digits whatever the number of decoders. Decoders write frames
+so the same extraction gives the same digits whatever the number of threads. Decoders write frames
 straight into the batches; a batch is handed on when its last frame is there.
 """
 
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,7 +81,7 @@ class Cancelled(Exception):
 
 
 class BatchAssembler:
-    """Hand batches from decoding threads to the one thread that runs the network.
+    """Hand batches from the threads that decode to those that run the network.
 
     A decoder waits before it opens another batch while `max_ready` complete ones are unread, so
     memory stays bounded: the ready ones, and those that the videos in work share.
@@ -98,7 +97,7 @@ class BatchAssembler:
         self._open: dict[int, Batch] = {}
         self._ready: list[Batch] = []
         self._changed = threading.Condition()
-        self._failure: BaseException | None = None
+        self._num_left = len(plan.size_B)  # batches that nobody has taken yet
         self._closed = False
 
     def slot(self, snippet: int) -> np.ndarray:
@@ -134,25 +133,19 @@ class BatchAssembler:
                 self._ready.append(self._open.pop(number))
                 self._changed.notify_all()
 
-    def fail(self, error: BaseException) -> None:
-        """Pass an error of a decoding thread on to the reader."""
+    def take(self) -> Batch | None:
+        """Return a complete batch, waiting for one; None when all are taken, or after `close`."""
         with self._changed:
-            self._failure = self._failure or error
+            self._changed.wait_for(lambda: self._ready or self._closed or not self._num_left)
+            if self._closed or not self._num_left:
+                return None
+            self._num_left -= 1
+            batch = self._ready.pop(0)
             self._changed.notify_all()
+            return batch
 
     def close(self) -> None:
-        """Let go of decoders that wait: nobody reads any more."""
+        """Let go of everybody who waits: nothing is read or decoded any more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield every batch of the plan once, in the order in which they became complete."""
-        for _ in range(len(self.plan.size_B)):
-            with self._changed:
-                self._changed.wait_for(lambda: self._ready or self._failure)
-                if self._failure:
-                    raise self._failure
-                batch = self._ready.pop(0)
-                self._changed.notify_all()
-            yield batch

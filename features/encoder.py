@@ -11,6 +11,9 @@ import torch
 from manifests import CheckpointError, UsageError
 from train import load_run, normalise
 
+MAX_FORWARD_WORKERS = 8  # each holds the activations of a batch
+DEFAULT_BATCH = {"cpu": 2, "cuda": 32}  # on a CPU what stays in the cache is fastest
+
 
 @dataclass(frozen=True)
 class Encoder:
@@ -18,7 +21,8 @@ class Encoder:
 
     Attributes:
         name: Of the network, for the FeatureSpec.
-        embed: Normalised clips `(N, 3, T, H, W)` on `device` to vectors `(N, D)`.
+        embed: Normalised clips `(N, 3, T, H, W)` on `device` to vectors `(N, D)`; on a CPU it is
+            called from several threads at once.
         feature_dim: `D`.
         num_frames: Frames of a clip that the network was trained on.
         height: Rows of pixels.
@@ -60,6 +64,27 @@ class Encoder:
             clips = normalise(frames, self.mean, self.std)
             vectors = self.embed(clips)  # channels last in memory already
         return vectors.float().cpu().numpy()
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardThreads:
+    """How a device is kept busy: threads that run the network side by side, and cores of each."""
+
+    num_workers: int
+    cores_each: int
+
+
+def forward_threads(device: torch.device) -> ForwardThreads:
+    """Return how to run a network on `device` while other threads decode.
+
+    A GPU gets one thread. On a CPU each core computes batches of its own: threads that share one
+    operation wait for each other at its end, and those waits burn whole cores while decoders take
+    turns on them.
+    """
+    if device.type != "cpu":
+        return ForwardThreads(1, torch.get_num_threads())
+    num_workers = min(torch.get_num_threads(), MAX_FORWARD_WORKERS)
+    return ForwardThreads(num_workers, max(torch.get_num_threads() // num_workers, 1))
 
 
 def choose_device(name: str | None) -> torch.device:

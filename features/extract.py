@@ -1,33 +1,29 @@
-"""Extract snippet features of whole videos into a store: decode once, batch across videos, resume.
+"""Extract snippet features of whole videos: plan everything, then fill what the store lacks.
 
-Threads decode, one video each; this thread runs the network on the batches that they fill and
-commits every shard of the store as it becomes complete.
+The number of snippets follows from the sources table alone, so layout and batches are fixed before
+the first frame is decoded (`pipeline.py` does the work).
 """
 
 import os
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
+from manifests import SnippetGrid, SourceVideo, UsageError, num_sampled_frames
 
-from manifests import Progress, SnippetGrid, SourceVideo, UsageError, VideoError, num_sampled_frames
-
-from .batches import Batch, BatchAssembler, BatchPlan, Cancelled, plan_batches
-from .decoding import SnippetCut, fill_snippets, sampled_frames
-from .encoder import Encoder, encoder_of_run
+from .decoding import SnippetCut
+from .encoder import DEFAULT_BATCH, Encoder, encoder_of_run
 from .layout import StoreLayout, plan_layout
+from .pipeline import Pipeline
 from .spec import FeatureSpec
-from .store import FeatureStore, StoredVideo, rows_digest
+from .store import FeatureStore, StoredVideo
 from .writer import StoreWriter
 
 # What decides pixels and sums, beside our own code.
 VERSIONED = ("av", "decord", "numpy", "opencv-python-headless", "torch")
-FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +65,7 @@ def extract_features(
     snippet_stride: int | None = None,
     fps: Fraction | None = None,
     tail: str = "pad",
-    batch: int = 8,
+    batch: int | None = None,
     device: str | None = None,
     workers: int | None = None,
     max_rejected: float = 0.01,
@@ -84,7 +80,7 @@ def extract_features(
         snippet_stride: Sampled frames between snippets; half of `snippet_len` by default.
         fps: Sampling rate; None takes the video's own frames.
         tail: "pad" or "drop" (`SnippetGrid`).
-        batch: Snippets per forward pass.
+        batch: Snippets per forward pass; by default 2 on a CPU and 32 on a GPU.
         device: "cpu" or "cuda"; None takes CUDA where there is one.
         workers: Decoding threads; the number of processors, at most 8, by default.
         max_rejected: Share of the videos that may be rejected before the report is not `ok`.
@@ -95,17 +91,18 @@ def extract_features(
         StoreError: The path holds something else, another spec, or other videos.
     """
     started, videos = time.monotonic(), list(sources)
-    workers = workers or min(os.cpu_count() or 1, 8)
-    if not videos or batch < 1 or workers < 1:
+    workers = min(os.cpu_count() or 1, 8) if workers is None else workers
+    if not videos or workers < 1 or (batch is not None and batch < 1):
         raise UsageError(
             f"extraction needs a video, batch >= 1 and workers >= 1, got {len(videos)} videos, "
-            f"{batch} and {workers}"
+            f"batch {batch} and workers {workers}"
         )
     encoder = checkpoint if isinstance(checkpoint, Encoder) else encoder_of_run(checkpoint, device)
+    batch = DEFAULT_BATCH[encoder.device.type] if batch is None else batch
     cut = _plan_cut(encoder, snippet_len, snippet_stride, fps, tail)
     stored, layout = _plan_store(videos, cut)
     writer = StoreWriter(store, _spec(encoder, cut, batch), stored, layout)
-    num_extracted = _Extraction(videos, stored, writer, encoder, cut, batch).run(workers)
+    num_extracted = Pipeline(videos, stored, writer, encoder, cut, batch).run(workers)
     writer.finish()
     finished = FeatureStore.open(store)
     rows = finished.index.to_pylist()
@@ -187,123 +184,3 @@ def _plan_store(
             )
         )
     return stored, layout
-
-
-class _Extraction:
-    """One run over the shards that are missing."""
-
-    def __init__(
-        self,
-        videos: Sequence[SourceVideo],
-        stored: Sequence[StoredVideo],
-        writer: StoreWriter,
-        encoder: Encoder,
-        cut: SnippetCut,
-        batch: int,
-    ) -> None:
-        self.videos, self.stored, self.writer = videos, stored, writer
-        self.encoder, self.cut = encoder, cut
-        layout, self.missing = writer.layout, writer.missing_shards()
-        # Positions, in `videos`, of the videos to decode: `W`.
-        self.position_W = np.array(
-            [v for k in self.missing for v in layout.videos_of(k) if stored[v].num_snippets],
-            np.int64,
-        )
-        self.plan: BatchPlan = plan_batches(
-            layout.num_snippets_V[self.position_W], layout.shard_V[self.position_W], batch
-        )
-        clip_shape = (cut.grid.snippet_len, cut.height, cut.width, 3)
-        self.assembler = BatchAssembler(self.plan, clip_shape)
-        self.times: dict[int, np.ndarray] = {}  # by position
-        self.reasons: dict[int, str] = {}
-
-    def run(self, workers: int) -> int:
-        """Fill every missing shard; return how many snippets were computed."""
-        left = {shard: int((self.plan.shard_B == shard).sum()) for shard in self.missing}
-        feats: dict[int, np.ndarray] = {}
-        total = int(self.writer.layout.num_snippets_V.sum())
-        todo = int(self.plan.size_B.sum())
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        try:
-            for w in range(len(self.position_W)):
-                pool.submit(self._decode, w).add_done_callback(self._watch)
-            with Progress("extract", "snippets", total, done=total - todo) as progress:
-                for shard in [shard for shard, batches in left.items() if not batches]:
-                    self._commit(shard, self._empty_rows())
-                for batch in self.assembler:
-                    shard = int(self.plan.shard_B[batch.number])
-                    self._encode(batch, shard, feats.setdefault(shard, self._empty_rows()))
-                    left[shard] -= 1
-                    if not left[shard]:
-                        self._commit(shard, feats.pop(shard))
-                    progress.advance(len(batch.frames_NTHWC))
-        finally:
-            self.assembler.close()
-            pool.shutdown(cancel_futures=True)
-        return todo
-
-    def _decode(self, w: int) -> None:
-        """Decode one video into its snippets; a bad one gives them up, with the reason."""
-        position, first = int(self.position_W[w]), int(self.plan.first_V[w])
-        video, count, done = self.videos[position], self.stored[position].num_snippets, 0
-
-        def complete(snippet: int) -> None:
-            nonlocal done
-            self.assembler.complete(first + snippet)
-            done += 1
-
-        try:
-            frames = sampled_frames(video, self.cut.fps)
-            self.times[position] = self.cut.grid.times(frames)
-            fill_snippets(
-                video, frames, self.cut, lambda i: self.assembler.slot(first + i), complete
-            )
-        except VideoError as err:
-            self.reasons[position] = err.reason
-            for snippet in range(done, count):
-                self.assembler.complete(first + snippet, lost=True)
-
-    def _watch(self, future: Future[None]) -> None:
-        try:
-            error = future.exception()
-        except CancelledError:
-            return
-        if error is not None and not isinstance(error, Cancelled):
-            self.assembler.fail(error)
-
-    def _encode(self, batch: Batch, shard: int, feats_RD: np.ndarray) -> None:
-        """Run the network on a batch and put its vectors into their rows of the shard."""
-        size = len(batch.frames_NTHWC)
-        if len(batch.lost) == size:
-            return
-        vectors_ND = self.encoder.encode(batch.frames_NTHWC)
-        numbers_N = batch.number * self.plan.batch + np.arange(size)
-        w_N = np.searchsorted(self.plan.first_V, numbers_N, side="right") - 1
-        starts_N = self.writer.layout.row_start_V[self.position_W[w_N]]
-        rows_N = starts_N + numbers_N - self.plan.first_V[w_N]
-        with np.errstate(over="ignore"):  # beyond float16: infinite, and rejected at the commit
-            feats_RD[rows_N - shard * self.writer.layout.shard_rows] = vectors_ND
-
-    def _empty_rows(self) -> np.ndarray:
-        return np.zeros((self.writer.layout.shard_rows, self.encoder.feature_dim), np.float16)
-
-    def _commit(self, shard: int, feats_RD: np.ndarray) -> None:
-        """Write a shard: the rows of good videos, and why the others have none."""
-        layout = self.writer.layout
-        times_R3 = np.zeros((layout.shard_rows, 3))
-        done = []
-        for position in layout.videos_of(shard):
-            video = self.stored[position]
-            first = video.row_start - shard * layout.shard_rows
-            rows = slice(first, first + video.num_snippets)
-            reason = video.reason or self.reasons.get(position)
-            if reason is None and not np.isfinite(feats_RD[rows]).all():
-                reason = f"its features are not finite numbers of float16 (at most {FLOAT16_MAX:g})"
-            if reason is None:
-                times_R3[rows] = self.times.pop(position)
-                digest = rows_digest(feats_RD[rows], times_R3[rows])
-                done.append(replace(video, digest=digest))
-            else:
-                feats_RD[rows] = 0
-                done.append(replace(video, num_snippets=0, status="rejected", reason=reason))
-        self.writer.commit(shard, feats_RD, times_R3, done)

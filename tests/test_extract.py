@@ -17,6 +17,7 @@ import torch
 from made_videos import MadeVideos, encode, flip_bytes, read_stamps, stamped_frames
 
 import features.extract as extract_module
+import features.pipeline as pipeline_module
 from features import Encoder, FeatureStore, encoder_of_run, extract_features, verify_store
 from features.batches import BatchAssembler, Cancelled, plan_batches
 from features.decoding import SnippetCut, centre_view
@@ -162,6 +163,7 @@ def test_digits_do_not_depend_on_the_decoders(tmp_path, long_videos, small_shard
     def embed(clips_NCTHW: torch.Tensor) -> torch.Tensor:
         return network(clips_NCTHW).mean(dim=(2, 3, 4))
 
+    cores = torch.get_num_threads()
     digests = {
         extract_features(
             long_videos, stamp_encoder(embed), tmp_path / f"{workers}.zarr", workers=workers
@@ -169,6 +171,7 @@ def test_digits_do_not_depend_on_the_decoders(tmp_path, long_videos, small_shard
         for workers in (1, 2, 5)
     }
     assert len(digests) == 1
+    assert torch.get_num_threads() == cores
     one = FeatureStore.open(tmp_path / "1.zarr")
     extract_features(long_videos, stamp_encoder(embed), tmp_path / "b.zarr", batch=3)
     other = FeatureStore.open(tmp_path / "b.zarr")
@@ -243,14 +246,15 @@ def test_an_error_of_the_network_ends_everything_at_once(tmp_path, long_videos):
 
     with pytest.raises(RuntimeError, match="out of memory"):
         extract_features(long_videos, stamp_encoder(embed), tmp_path / "s.zarr", snippet_stride=1)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("decode", "forward"))]
 
 
 def test_an_error_of_our_own_in_a_decoder_reaches_the_caller(tmp_path, long_videos, monkeypatch):
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr(extract_module, "fill_snippets", broken)
+    monkeypatch.setattr(pipeline_module, "fill_snippets", broken)
     with pytest.raises(ZeroDivisionError, match="a mistake of ours"):
         extract_features(long_videos, stamp_encoder(), tmp_path / "s.zarr")
 
@@ -291,6 +295,19 @@ def test_batches_of_a_shard_do_not_depend_on_other_shards():
     assert alone.size_B.tolist() == [4, 1]
 
 
+def test_batches_are_taken_when_complete_and_once():
+    plan = plan_batches(np.array([5]), np.array([0]), 2)
+    assembler = BatchAssembler(plan, (1, 1, 1, 3), max_ready=9)
+    for snippet in (2, 3, 0, 4, 1):
+        assembler.slot(snippet)[:] = snippet
+        assembler.complete(snippet, lost=snippet == 3)
+    taken = [assembler.take() for _ in range(4)]
+    assert [batch.number for batch in taken[:3]] == [1, 2, 0]
+    assert taken[3] is None
+    assert taken[0].frames_NTHWC[:, 0, 0, 0, 0].tolist() == [2, 0]
+    assert taken[0].lost == {1}
+
+
 def test_decoders_wait_while_nobody_reads_and_are_let_go():
     plan = plan_batches(np.array([6]), np.array([0]), 1)
     assembler = BatchAssembler(plan, (1, 1, 1, 3), max_ready=2)
@@ -312,8 +329,7 @@ def test_decoders_wait_while_nobody_reads_and_are_let_go():
     assembler.close()
     thread.join(5)
     assert seen == ["let go"]
-    batches = iter(assembler)
-    assert [next(batches).frames_NTHWC.max() for _ in range(2)] == [0, 1]
+    assert assembler.take() is None
 
 
 KILLED = """

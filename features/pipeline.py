@@ -1,0 +1,181 @@
+"""Decode, compute and commit side by side.
+
+Some threads decode, one video each; others run the network on the batches that these fill; the
+caller's thread commits every shard of the store as it becomes complete. Only the order in which
+things happen depends on the threads, never what is computed with what.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from queue import SimpleQueue
+from threading import Lock
+
+import numpy as np
+import torch
+
+from manifests import Progress, SourceVideo, VideoError
+
+from .batches import Batch, BatchAssembler, Cancelled, plan_batches
+from .decoding import SnippetCut, fill_snippets, sampled_frames
+from .encoder import Encoder, forward_threads
+from .store import StoredVideo, rows_digest
+from .writer import StoreWriter
+
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+class Pipeline:
+    """Fill the shards that a store still lacks.
+
+    Args:
+        videos: All planned videos.
+        stored: Their index rows as planned, one each.
+        writer: Of the store.
+        encoder: The network.
+        cut: How snippets are cut.
+        batch: Snippets per forward pass.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[SourceVideo],
+        stored: Sequence[StoredVideo],
+        writer: StoreWriter,
+        encoder: Encoder,
+        cut: SnippetCut,
+        batch: int,
+    ) -> None:
+        self.videos, self.stored, self.writer = videos, stored, writer
+        self.encoder, self.cut = encoder, cut
+        layout, self.missing = writer.layout, writer.missing_shards()
+        planned = [v for k in self.missing for v in layout.videos_of(k) if stored[v].num_snippets]
+        self.position_W = np.array(planned, np.int64)  # of the videos to decode, in `videos`
+        self.plan = plan_batches(
+            layout.num_snippets_V[self.position_W], layout.shard_V[self.position_W], batch
+        )
+        clip_shape = (cut.grid.snippet_len, cut.height, cut.width, 3)
+        self.threads = forward_threads(encoder.device)
+        self.assembler = BatchAssembler(self.plan, clip_shape, self.threads.num_workers + 1)
+        # What the threads leave for the commit: numbers of computed batches, or an error; rows of
+        # the shards in work; times, or the reason for having none, by position in `videos`.
+        self.computed: SimpleQueue[int | BaseException] = SimpleQueue()
+        self.lock = Lock()
+        self.feats: dict[int, np.ndarray] = {}
+        self.times: dict[int, np.ndarray] = {}
+        self.reasons: dict[int, str] = {}
+
+    def run(self, workers: int) -> int:
+        """Fill every missing shard with `workers` decoders; return the snippets computed."""
+        total = int(self.writer.layout.num_snippets_V.sum())
+        todo, cores = int(self.plan.size_B.sum()), torch.get_num_threads()
+        decoders = ThreadPoolExecutor(workers, "decode")
+        networks = ThreadPoolExecutor(
+            self.threads.num_workers, "forward", torch.set_num_threads, (self.threads.cores_each,)
+        )
+        try:
+            for _ in range(self.threads.num_workers):
+                networks.submit(self._forward).add_done_callback(self._watch)
+            for w in range(len(self.position_W)):
+                decoders.submit(self._decode, w).add_done_callback(self._watch)
+            with Progress("extract", "snippets", total, done=total - todo) as progress:
+                self._commit_all(progress)
+        finally:
+            self.assembler.close()
+            decoders.shutdown(cancel_futures=True)
+            networks.shutdown(cancel_futures=True)
+            torch.set_num_threads(cores)
+        return todo
+
+    def _commit_all(self, progress: Progress) -> None:
+        """Commit every shard as soon as its last batch is computed."""
+        left = {shard: int((self.plan.shard_B == shard).sum()) for shard in self.missing}
+        for shard in [shard for shard, batches in left.items() if not batches]:
+            self._commit(shard)
+        for _ in range(len(self.plan.size_B)):
+            done = self.computed.get()
+            if isinstance(done, BaseException):
+                raise done
+            shard = int(self.plan.shard_B[done])
+            left[shard] -= 1
+            if not left[shard]:
+                self._commit(shard)
+            progress.advance(int(self.plan.size_B[done]))
+
+    def _decode(self, w: int) -> None:
+        """Decode one video into its snippets; a bad one gives them up, with the reason."""
+        position, first = int(self.position_W[w]), int(self.plan.first_V[w])
+        video, count, done = self.videos[position], self.stored[position].num_snippets, 0
+
+        def complete(snippet: int) -> None:
+            nonlocal done
+            self.assembler.complete(first + snippet)
+            done += 1
+
+        try:
+            frames = sampled_frames(video, self.cut.fps)
+            self.times[position] = self.cut.grid.times(frames)
+            assert len(self.times[position]) == count
+            fill_snippets(
+                video, frames, self.cut, lambda i: self.assembler.slot(first + i), complete
+            )
+        except VideoError as err:
+            self.reasons[position] = err.reason
+            for snippet in range(done, count):
+                self.assembler.complete(first + snippet, lost=True)
+
+    def _forward(self) -> None:
+        """Run the network on batch after batch until none is left."""
+        while batch := self.assembler.take():
+            if len(batch.lost) < len(batch.frames_NTHWC):
+                self._encode(batch)
+            self.computed.put(batch.number)
+
+    def _watch(self, future: Future[None]) -> None:
+        """Pass an error of a thread on to the caller's thread."""
+        if not future.cancelled():
+            error = future.exception()
+            if error is not None and not isinstance(error, Cancelled):
+                self.computed.put(error)
+
+    def _encode(self, batch: Batch) -> None:
+        """Put the vectors of a batch into their rows of the shard."""
+        size, shard = len(batch.frames_NTHWC), int(self.plan.shard_B[batch.number])
+        vectors_ND = self.encoder.encode(batch.frames_NTHWC)
+        numbers_N = batch.number * self.plan.batch + np.arange(size)
+        w_N = np.searchsorted(self.plan.first_V, numbers_N, side="right") - 1
+        starts_N = self.writer.layout.row_start_V[self.position_W[w_N]]
+        rows_N = starts_N + numbers_N - self.plan.first_V[w_N]
+        with np.errstate(over="ignore"):  # beyond float16: infinite, and rejected at the commit
+            self._rows_of(shard)[rows_N - shard * self.writer.layout.shard_rows] = vectors_ND
+
+    def _rows_of(self, shard: int) -> np.ndarray:
+        """Return the rows of a shard that is being filled, float16 `(shard_rows, D)`."""
+        with self.lock:
+            if shard not in self.feats:
+                size = (self.writer.layout.shard_rows, self.encoder.feature_dim)
+                self.feats[shard] = np.zeros(size, np.float16)
+            return self.feats[shard]
+
+    def _commit(self, shard: int) -> None:
+        """Write a shard: the rows of good videos, and why the others have none."""
+        layout, feats_RD = self.writer.layout, self._rows_of(shard)
+        times_R3 = np.zeros((layout.shard_rows, 3))
+        done = []
+        for position in layout.videos_of(shard):
+            video = self.stored[position]
+            first = video.row_start - shard * layout.shard_rows
+            rows = slice(first, first + video.num_snippets)
+            reason = video.reason or self.reasons.get(position)
+            if reason is None and not np.isfinite(feats_RD[rows]).all():
+                reason = f"its features are not finite numbers of float16 (at most {FLOAT16_MAX:g})"
+            if reason is None:
+                times_R3[rows] = self.times.pop(position)
+                digest = rows_digest(feats_RD[rows], times_R3[rows])
+                done.append(replace(video, digest=digest))
+            else:
+                feats_RD[rows] = 0
+                done.append(replace(video, num_snippets=0, status="rejected", reason=reason))
+        self.writer.commit(shard, feats_RD, times_R3, done)
+        with self.lock:
+            del self.feats[shard]
