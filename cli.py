@@ -10,8 +10,6 @@ from typing import Any
 
 import click
 
-from manifests.errors import SeamlineError, UsageError
-
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(path_type=Path)
 ANY = click.Path(path_type=Path)
@@ -32,11 +30,16 @@ class Command(click.Command):
     """A command whose errors are one sentence, and whose help ends with an example as it is."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example under a heading of its own, unwrapped."""
         if self.epilog:
             with formatter.section("Example"):
-                formatter.write_text(self.epilog)
+                for line in self.epilog.split("\n\n"):
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; say what is wrong in one sentence and exit as the contract says."""
+        from manifests import SeamlineError
+
         try:
             return super().invoke(ctx)
         except SeamlineError as err:
@@ -145,7 +148,7 @@ def manifest(
 @as_json
 def plan(recipe: Path, sources: Path, out: Path, max_rejected: float, is_json: bool) -> None:
     """Draw every random number of RECIPE over the videos of SOURCES."""
-    from synth.plan_files import write_plan
+    from synth import write_plan
 
     report = write_plan(recipe, sources, out)
     counts = report.record["counts"]
@@ -186,7 +189,7 @@ def render(
     is_json: bool,
 ) -> None:
     """Render PLAN into the shards of OUT; run it again to finish what is missing."""
-    from synth.job import render_plan
+    from synth import render_plan
 
     report = render_plan(
         plan,
@@ -231,7 +234,7 @@ def render(
 @as_json
 def status(out: Path, plan_folder: Path | None, is_json: bool) -> None:
     """Say what is done, rejected and missing in OUT."""
-    from synth.verify import read_status
+    from synth import read_status
 
     report = read_status(out, plan_folder)
     of = "" if report.planned is None else f" of {report.planned:,}"
@@ -254,7 +257,7 @@ def status(out: Path, plan_folder: Path | None, is_json: bool) -> None:
 @as_json
 def verify(out: Path, plan_folder: Path | None, deep: bool, is_json: bool) -> None:
     """Check every digest and count of OUT."""
-    from synth.verify import verify_output
+    from synth import verify_output
 
     report = verify_output(out, plan_folder, deep=deep)
     lines = [
@@ -273,7 +276,7 @@ def verify(out: Path, plan_folder: Path | None, deep: bool, is_json: bool) -> No
 @as_json
 def preview(out: Path, page: Path, samples: int, is_json: bool) -> None:
     """Draw samples of OUT: film strips with the label curves under them."""
-    from synth.preview import write_preview
+    from synth import write_preview
 
     report = write_preview(out, page, samples_per_kind=samples)
     show(report, [f"wrote {page}"], is_json)
@@ -285,7 +288,7 @@ def preview(out: Path, page: Path, samples: int, is_json: bool) -> None:
 @as_json
 def demo(folder: Path, workers: int | None, is_json: bool) -> None:
     """Run the whole way on data it makes itself: clips, plan, shards, training, features."""
-    from features.demo import run_demo
+    from features import run_demo
 
     report = run_demo(folder, workers=workers)
     show(report, report.lines(), is_json)
@@ -396,6 +399,8 @@ def extract(
 
 def rate(text: str) -> Fraction:
     """Parse a frame rate; wrong use if it is none."""
+    from manifests import UsageError
+
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError) as err:

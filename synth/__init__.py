@@ -12,6 +12,7 @@ from .shards import (
     read_dataset,
     read_sample,
 )
+from .verify import StatusReport, read_status, verify_output
 from .views import View, apply_view, resize, resized_size
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "ShardDataset",
     "ShardIndex",
     "ShardSample",
+    "StatusReport",
     "View",
     "add_tracks",
     "apply_view",
@@ -30,9 +32,11 @@ __all__ = [
     "read_dataset",
     "read_frames",
     "read_sample",
+    "read_status",
     "render_plan",
     "resize",
     "resized_size",
+    "verify_output",
     "write_plan",
     "write_preview",
 ]

@@ -5,6 +5,8 @@ Every encoder runs on one thread with fixed settings: the same frames give the s
 """
 
 import io
+import math
+import tokenize
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -16,6 +18,7 @@ from manifests import ShardError
 
 JPEG_QUALITY = 95
 JPEG_MAX_ROWS = 65_500
+MOST_PIXELS = 2**28  # what a header may claim before anything is allocated
 BLOCK = 16  # rows of one 4:2:0 block: frames of other heights would share blocks
 H264_OPTIONS = {"preset": "veryfast", "crf": "18", "threads": "1", "x264-params": "bframes=0"}
 H264_RATE = 25
@@ -52,6 +55,9 @@ def decode_filmstrip(member: bytes, num_frames: int) -> np.ndarray:
 
     Chroma is upsampled without smoothing, so that no pixel depends on a neighbouring frame.
     """
+    rows, width = simplejpeg.decode_jpeg_header(member)[:2]
+    if rows * width > MOST_PIXELS:
+        raise ValueError(f"a filmstrip of {rows}x{width} pixels is larger than any of ours")
     strip = simplejpeg.decode_jpeg(member, colorspace="RGB", fastdct=False, fastupsample=True)
     rows, width, _ = strip.shape
     if num_frames < 1 or rows % num_frames:
@@ -79,6 +85,8 @@ def decode_h264(member: bytes, num_frames: int) -> np.ndarray:
     """Decode an mp4 member to uint8 `(T, H, W, 3)`; damaged streams raise."""
     with av.open(io.BytesIO(member), "r") as container:
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise ValueError("its codec is unknown")
         stream.thread_type = "NONE"
         stream.codec_context.options = {"err_detect": "explode"}
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
@@ -96,13 +104,18 @@ def encode_raw(frames_THWC: np.ndarray) -> bytes:
 
 def decode_raw(member: bytes, num_frames: int) -> np.ndarray:
     """Decode a NumPy member; objects are refused."""
-    frames_THWC = np.load(io.BytesIO(member), allow_pickle=False)
-    if frames_THWC.dtype != np.uint8 or frames_THWC.ndim != 4 or len(frames_THWC) != num_frames:
-        raise ValueError(
-            f"a raw member must be uint8 ({num_frames}, H, W, 3), got {frames_THWC.dtype} "
-            f"{frames_THWC.shape}"
-        )
-    return frames_THWC
+    file = io.BytesIO(member)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("a raw member must be a NumPy file of version 1.0")
+    try:
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except (tokenize.TokenError, SyntaxError) as err:
+        raise ValueError(f"a raw member has no NumPy header: {err}") from err
+    if dtype != np.uint8 or len(shape) != 4 or shape[0] != num_frames or shape[3] != 3:
+        raise ValueError(f"a raw member must be uint8 ({num_frames}, H, W, 3), got {dtype} {shape}")
+    if is_fortran or min(shape) < 1 or math.prod(shape) != len(member) - file.tell():
+        raise ValueError(f"a raw member of {len(member)} bytes does not hold {shape}")
+    return np.frombuffer(member, np.uint8, offset=file.tell()).reshape(shape).copy()
 
 
 EXTENSIONS = {"filmstrip": "jpg", "h264": "mp4", "raw": "npy"}

@@ -7,7 +7,16 @@ is `M[t](x) = clip01((w_t + delta - (x + 1/2)) / (2 delta))`; `w_t = W` and `w_t
 import numpy as np
 
 from .labels import LabelTrack, add_tracks
-from .mixup import Overlap, aligned_index, check_lengths, mix_tracks, mixing_weights
+from .mixup import (
+    Overlap,
+    aligned_index,
+    check_frame_sizes,
+    check_lengths,
+    mix_tracks,
+    mixing_weights,
+)
+
+TIE = 1e-7  # far above float error, far below the distance of any other value from a tie
 
 
 def default_delta(width: int) -> float:
@@ -17,7 +26,7 @@ def default_delta(width: int) -> float:
 
 def round_half_up(x: np.ndarray | float) -> np.ndarray:
     """Round to nearest, ties up: `floor(x + 1/2)` as int64, the rounding of every recipe."""
-    return np.floor(np.asarray(x) + 0.5).astype(np.int64)
+    return np.floor(np.asarray(x) + (0.5 + TIE)).astype(np.int64)
 
 
 def column_mask(width: int, plane: int, delta: float) -> np.ndarray:
@@ -26,8 +35,8 @@ def column_mask(width: int, plane: int, delta: float) -> np.ndarray:
     Raises:
         ValueError: A negative ramp.
     """
-    if not delta >= 0:
-        raise ValueError(f"delta must be >= 0, got {delta}")
+    if not 0 <= delta < np.inf:
+        raise ValueError(f"delta must be >= 0 and finite, got {delta}")
     if plane in (0, width):
         return np.full(width, float(plane == width))
     distance = plane - (np.arange(width) + 0.5)
@@ -57,7 +66,7 @@ def paste_columns(
         mask = mask_W[start:stop, None]
         ramp = mask * _columns(left_HWC, start + slide, stop + slide)
         ramp += (1.0 - mask) * _columns(right_HWC, start - slide, stop - slide)
-        out[:, start:stop] = np.floor(ramp + 0.5)
+        out[:, start:stop] = np.floor(ramp + (0.5 + TIE))
 
 
 def _columns(frame_HWC: np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -83,6 +92,7 @@ def cutmix_window_frames(
         ValueError: Clips shorter than `n1` and `n2`, or a negative ramp.
     """
     check_lengths(overlap, len(frames1_THWC), len(frames2_THWC))
+    check_frame_sizes(frames1_THWC, frames2_THWC)
     index1_T, index2_T = aligned_index(overlap)
     masks_TW = window_masks(frames1_THWC.shape[2], overlap, delta)
     mixed_THWC = np.empty((overlap.num_frames, *frames1_THWC.shape[1:]), np.uint8)
@@ -95,6 +105,7 @@ def cutmix_window_labels(
     track1: LabelTrack, track2: LabelTrack, overlap: Overlap, delta: float, width: int
 ) -> LabelTrack:
     """Mix the labels with the shares of the frame, `|M[t]|` and `1 - |M[t]|`."""
+    check_lengths(overlap, track1.num_frames, track2.num_frames)
     return mix_tracks(track1, track2, overlap, window_masks(width, overlap, delta).mean(axis=1))
 
 
@@ -110,12 +121,20 @@ def cutmix_view_frames(
         ValueError: Clips of different lengths, or a negative ramp.
     """
     num_frames, width = _same_length(len(frames1_THWC), len(frames2_THWC)), frames1_THWC.shape[2]
+    check_frame_sizes(frames1_THWC, frames2_THWC)
+    check_view_delta(width, delta)
     mask_W = column_mask(width, int(round_half_up(width / 2)), delta)
     steps_T = np.arange(num_frames) / max(num_frames - 1, 1)
     mixed_THWC = np.empty_like(frames1_THWC)
     for t, slide in enumerate(round_half_up((width / 2 - delta) * steps_T).tolist()):
         paste_columns(frames1_THWC[t], frames2_THWC[t], mask_W, mixed_THWC[t], slide)
     return mixed_THWC
+
+
+def check_view_delta(width: int, delta: float) -> None:
+    """Raise ValueError unless the ramp fits into the frame, so that both halves slide inwards."""
+    if not 0 <= delta <= width / 2:
+        raise ValueError(f"delta must be in [0, {width / 2}], half the width, got {delta}")
 
 
 def cutmix_view_labels(track1: LabelTrack, track2: LabelTrack) -> LabelTrack:

@@ -31,8 +31,8 @@ class LabelTrack:
             )
         if np.any(np.diff(ids) <= 0):
             raise ValueError(f"class ids must be unique and ascending, got {ids.tolist()}")
-        if weights_CT.size and (
-            weights_CT.min() < -TOLERANCE or weights_CT.sum(axis=0).max() > 1 + TOLERANCE
+        if weights_CT.size and not (  # written so that NaN fails too
+            weights_CT.min() >= -TOLERANCE and weights_CT.sum(axis=0).max() <= 1 + TOLERANCE
         ):
             raise ValueError("label weights must lie in [0, 1] and add up to at most 1 per frame")
 

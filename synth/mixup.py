@@ -51,13 +51,13 @@ def draw_overlap(
     The overlap is at least `ceil(min_overlap * T)` frames. Scenario 1: `r` uniform, then `n1`
     uniform, `n2 = T - r`. Scenario 2: `n1 = T`, `n2` uniform, then `r` uniform, `r + n2 < T`.
     """
-    shortest = max(2, int(np.ceil(min_overlap * num_frames)))
+    shortest = max(1, int(np.ceil(min_overlap * num_frames)))
     first = scenarios == "first" or (scenarios == "both" and rng.random() < 0.5)
     if first:
         r = int(rng.integers(1, num_frames - shortest + 1))
         n1 = int(rng.integers(r + shortest, num_frames + 1))
         return Overlap(n1, num_frames - r, r)
-    n2 = int(rng.integers(shortest, num_frames - 1))
+    n2 = int(rng.integers(max(2, shortest), num_frames - 1))
     r = int(rng.integers(1, num_frames - n2))
     return Overlap(num_frames, n2, r)
 
@@ -98,6 +98,15 @@ def check_lengths(overlap: Overlap, length1: int, length2: int) -> None:
         )
 
 
+def check_frame_sizes(frames1_THWC: np.ndarray, frames2_THWC: np.ndarray) -> None:
+    """Raise ValueError unless the frames of both clips have one size."""
+    if frames1_THWC.shape[1:] != frames2_THWC.shape[1:]:
+        raise ValueError(
+            f"both clips must have one size, got frames {frames1_THWC.shape[1:]} and "
+            f"{frames2_THWC.shape[1:]}"
+        )
+
+
 def blend(frame1: np.ndarray, frame2: np.ndarray, weight: float, out: np.ndarray) -> None:
     """Write `floor(weight * frame1 + (1 - weight) * frame2 + 1/2)` into `out` (uint8)."""
     if weight == 1.0:
@@ -120,6 +129,7 @@ def mixup_frames(
         ValueError: Clips shorter than `n1` and `n2`, or of different sizes.
     """
     check_lengths(overlap, len(frames1_THWC), len(frames2_THWC))
+    check_frame_sizes(frames1_THWC, frames2_THWC)
     index1_T, index2_T = aligned_index(overlap)
     mixed_THWC = np.empty((overlap.num_frames, *frames1_THWC.shape[1:]), np.uint8)
     for t, weight in enumerate(mixing_weights(overlap, boundary).tolist()):
@@ -131,6 +141,7 @@ def mixup_labels(
     track1: LabelTrack, track2: LabelTrack, overlap: Overlap, boundary: Boundary = "smooth"
 ) -> LabelTrack:
     """Mix the labels with the same weights `a[t]` and `1 - a[t]`."""
+    check_lengths(overlap, track1.num_frames, track2.num_frames)
     return mix_tracks(track1, track2, overlap, mixing_weights(overlap, boundary))
 
 

@@ -128,6 +128,7 @@ def select_candidates(
             for name in ("label_id", "first_frame", "end_frame", "height", "width")
         ),
     )
+    _check_geometry(videos, chosen, path)
     _check_mixing(recipe, videos, table, path)
     counts = {
         "videos": len(videos),
@@ -135,6 +136,19 @@ def select_candidates(
         "rejected": int(pc.sum(pc.equal(rows["status"], "rejected")).as_py() or 0),
     }
     return videos, counts
+
+
+def _check_geometry(videos: Candidates, rows: pa.Table, path: Path | str) -> None:
+    """Raise UsageError if an ok row cannot be true: no pixels, or frames that do not exist."""
+    wrong = {
+        "width and height must be >= 1": np.minimum(videos.widths, videos.heights) < 1,
+        "first_frame must be >= 0": videos.first_frames < 0,
+        "end_frame must be at most num_frames": videos.end_frames > rows["num_frames"].to_numpy(),
+    }
+    for rule, is_wrong in wrong.items():
+        if is_wrong.any():
+            video_id = videos.video_ids[np.argmax(is_wrong)]
+            raise UsageError(f"{rule}, but not those of video {video_id!r} ({str(path)!r})")
 
 
 def _check_mixing(recipe: Recipe, videos: Candidates, table: SourceTable, path: Path | str) -> None:
@@ -217,7 +231,7 @@ class Plan:
         waiting: list[pa.Table] = []
         current = -1
         for batch in pq.ParquetFile(self.path).iter_batches(ROW_GROUP_ROWS):
-            table = pa.Table.from_batches([batch]).cast(PLAN_SCHEMA)
+            table = pa.Table.from_batches([batch]).select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA)
             numbers = table["shard"].to_numpy()
             starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1))
             for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
@@ -228,12 +242,21 @@ class Plan:
                         f"{current} ({str(self.path)!r})"
                     )
                 if shard != current and waiting:
-                    yield current, pa.concat_tables(waiting)
+                    yield current, self._whole(current, waiting)
                     waiting = []
                 current = shard
                 waiting.append(table.slice(start, stop - start))
         if waiting:
-            yield current, pa.concat_tables(waiting)
+            yield current, self._whole(current, waiting)
+
+    def _whole(self, shard: int, parts: list[pa.Table]) -> pa.Table:
+        """Join the rows of a shard; its keys name members of one tar, so they are unique there."""
+        rows = pa.concat_tables(parts)
+        if len(rows["sample_key"].unique()) != len(rows):
+            raise UsageError(
+                f"sample keys must be unique, but some repeat in shard {shard} ({str(self.path)!r})"
+            )
+        return rows
 
 
 def read_plan(folder: Path | str) -> Plan:

@@ -1,11 +1,13 @@
 """The recipe of a dataset: the `[synth]` table of a TOML file, ranges and probabilities only."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from manifests import build_record, read_recipe_table
 
 from .mixup import Boundary, Scenarios
+from .views import LARGEST_SIDE
 
 KINDS = ("clip", "freeze", "mixup", "cutmix_window", "cutmix_view")
 MIXING_KINDS = ("mixup", "cutmix_window", "cutmix_view")
@@ -100,8 +102,8 @@ class Recipe:
         for kind, weight in self.kinds.items():
             if kind not in KINDS:
                 raise ValueError(f"kinds must be among {list(KINDS)}, got {kind!r}")
-            if not weight >= 0:
-                raise ValueError(f"kinds.{kind} must be >= 0, got {weight}")
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"kinds.{kind} must be >= 0 and finite, got {weight}")
         if not sum(self.kinds.values()) > 0:
             raise ValueError("kinds needs at least one weight above 0")
         for name in ("frames", "frame_stride", "samples_per_video", "samples_per_shard"):
@@ -117,8 +119,11 @@ class Recipe:
 
     def _check_sizes(self) -> None:
         low, high = self.short_side
-        if not 1 <= low <= high:
-            raise ValueError(f"short_side must be [low, high], got {list(self.short_side)}")
+        if not 1 <= low <= high <= LARGEST_SIDE:
+            raise ValueError(
+                f"short_side must be [low, high] within 1..{LARGEST_SIDE}, got "
+                f"{list(self.short_side)}"
+            )
         if not 1 <= min(self.crop_size) <= max(self.crop_size) <= low:
             raise ValueError(f"crop must be in 1..short_side ({low}), got {self.crop}")
         if self.mixes and self.frames < SHORTEST_MIX:

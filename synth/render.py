@@ -25,7 +25,7 @@ from .labels import LabelTrack, constant_track
 from .plan import Row
 from .shards import TarWriter, dump_json, shard_path, write_index
 from .tree import LabelledSize, Tree, evaluate_frames, evaluate_labels
-from .views import Scratch, View, apply_view
+from .views import Scratch, View, apply_view, check_crop, resized_size
 
 VIEWS_BUDGET = 192 * 2**20  # bytes of views held while their rows wait
 LARGEST_SAMPLE = 256 * 2**20  # bytes of one sample's sources; larger rows are rejected
@@ -52,6 +52,10 @@ class PlannedSource:
                 f"a source needs num_frames and frame_stride >= 1 and start_frame >= 0, got "
                 f"{self.num_frames}, {self.frame_stride} and {self.start_frame}"
             )
+        if self.label_id is not None and self.label_id < 0:
+            raise ValueError(f"label_id must be >= 0, got {self.label_id}")
+        height, width = resized_size(self.video.height, self.video.width, self.view.short_side)
+        check_crop(self.view, height, width)
         if self.indices[-1] >= self.video.num_frames:
             raise ValueError(
                 f"frame {self.indices[-1]} is beyond the end of video {self.video.video_id!r} "
@@ -156,7 +160,7 @@ def check_row(row: Row, videos: Mapping[str, SourceVideo], codec: str) -> Planne
             ],
         )
         check_size(codec, size.track.num_frames, size.height, size.width)
-    except (ValueError, KeyError, TypeError) as err:
+    except (ValueError, KeyError, TypeError, RecursionError) as err:
         return Rejected(row, f"invalid plan row: {err}")
     return PlannedSample(row, tree, sources, size.track)
 

@@ -56,13 +56,28 @@ class ShardSample:
         if len(self.members) != 1:
             raise ShardError(f"sample {self.key} has no single clip: {sorted(self.members)}")
         ((extension, member),) = self.members.items()
-        return decode_member(extension, member, int(self.meta["num_frames"]))
+        return decode_member(extension, member, self.num_frames)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the clip; ShardError if the `.json` member does not say."""
+        num_frames = self.meta.get("num_frames")
+        if type(num_frames) is not int or num_frames < 1:
+            raise ShardError(f"sample {self.key} needs num_frames >= 1, got {num_frames!r}")
+        return num_frames
 
     def track(self) -> LabelTrack:
         """Return the label track."""
-        ids = np.array(self.meta["class_ids"], np.int64)
-        weights_CT = np.array(self.meta["weights"], np.float64)
-        return LabelTrack(ids, weights_CT.reshape(len(ids), int(self.meta["num_frames"])))
+        ids, weights = self.meta.get("class_ids"), self.meta.get("weights")
+        try:
+            if not isinstance(ids, list) or any(type(class_id) is not int for class_id in ids):
+                raise ValueError(f"class_ids must be whole numbers, got {ids!r}")
+            weights_CT = np.array(weights, np.float64)
+            return LabelTrack(
+                np.array(ids, np.int64), weights_CT.reshape(len(ids), self.num_frames)
+            )
+        except (ValueError, TypeError, OverflowError) as err:
+            raise ShardError(f"sample {self.key} has no label track: {err}") from err
 
 
 class TarWriter:
@@ -120,7 +135,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, RecursionError) as err:
         raise ShardError(f"not a JSON record: {str(path)!r} ({err})") from err
     if not isinstance(record, dict):
         raise ShardError(f"not a JSON record: {str(path)!r}")
@@ -178,9 +193,9 @@ def read_shard_index(out: Path | str, shard: int, plan_digest: str | None = None
         raise ShardError(f"shard {path} is not finished: it has no done record")
     if plan_digest is not None and record.get("plan_digest") != plan_digest:
         raise ShardError(f"shard {path} belongs to another plan: {record.get('plan_digest')!r}")
-    size = path.stat().st_size if path.is_file() else None
+    size = path.stat().st_size if path.is_file() else -1
     if size != record.get("bytes"):
-        found = "is missing" if size is None else f"has {size} bytes"
+        found = "is missing" if size < 0 else f"has {size} bytes"
         raise ShardError(
             f"shard {path} must have {record.get('bytes')} bytes but {found}: render it again"
         )
@@ -191,6 +206,9 @@ def read_shard_index(out: Path | str, shard: int, plan_digest: str | None = None
     done = [row for row in rows if row["status"] == "rendered"]
     if len(done) != record.get("rendered"):
         raise ShardError(f"shard {path}: index and done record disagree on what was rendered")
+    for row in done:
+        if not _is_inside(row, size):
+            raise ShardError(f"the index of shard {path} places {row['key']!r} outside the tar")
     return ShardIndex(
         path,
         tuple(row["key"] for row in done),
@@ -199,6 +217,14 @@ def read_shard_index(out: Path | str, shard: int, plan_digest: str | None = None
         np.array([row["offset"] for row in done], np.int64),
         np.array([row["bytes"] for row in done], np.int64),
     )
+
+
+def _is_inside(row: Mapping[str, Any], size: int) -> bool:
+    """Return whether an index row names bytes of the tar, and where they come from."""
+    offset, length = row["offset"], row["bytes"]
+    if None in (row["key"], row["kind"], row["video_ids"], offset, length):
+        return False
+    return offset >= 0 and length > 0 and offset + length <= size
 
 
 def read_dataset(out: Path | str) -> ShardDataset:
@@ -217,11 +243,30 @@ def read_dataset(out: Path | str) -> ShardDataset:
             f"the shards in {str(out)!r} are not finished (no dataset.json): "
             f"run `synth render` again"
         )
+    _check_dataset(record, out / "dataset.json")
     shards = tuple(
         read_shard_index(out, shard, record["plan_digest"]) for shard in record["shards"]
     )
     digest = hashlib.sha256("".join(record["shard_digests"]).encode()).hexdigest()
     return ShardDataset(out, tuple(record["classes"]), shards, digest)
+
+
+def _check_dataset(record: Mapping[str, Any], path: Path) -> None:
+    """Raise ShardError unless the fields that readers rely on are there and fit together."""
+
+    def is_list_of(kind: type, name: str) -> bool:
+        return isinstance(record.get(name), list) and all(type(x) is kind for x in record[name])
+
+    if not (
+        is_list_of(str, "classes")
+        and is_list_of(int, "shards")
+        and is_list_of(str, "shard_digests")
+        and len(record["shards"]) == len(record["shard_digests"])
+        and isinstance(record.get("plan_digest"), str)
+    ):
+        raise ShardError(f"not the record of a finished dataset: {str(path)!r}")
+    if not all(0 <= shard < 2**31 for shard in record["shards"]):
+        raise ShardError(f"shard numbers must be >= 0 and below 2^31 ({str(path)!r})")
 
 
 def read_sample(file: int | Path | str, offset: int, size: int) -> ShardSample:
@@ -253,11 +298,15 @@ def parse_sample(content: bytes, size: int) -> ShardSample:
             )
             key, _, extension = header.name.partition(".")
             position += TAR_BLOCK
+            if not 0 <= header.size <= size - position:
+                raise ValueError(f"member {header.name!r} claims {header.size} bytes")
             members[extension] = content[position : position + header.size]
             position += header.size + -header.size % TAR_BLOCK
             keys.add(key)
         meta = json.loads(members.pop("json"))
         (key,) = keys
-    except (tarfile.HeaderError, ValueError, KeyError) as err:
+        if not isinstance(meta, dict):
+            raise ValueError("its .json member is not an object")
+    except (tarfile.HeaderError, ValueError, KeyError, RecursionError) as err:
         raise ShardError(f"the bytes at a sample's offset are not one sample: {err!r}") from err
     return ShardSample(key, members, meta)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .cutmix import (
+    check_view_delta,
     cutmix_view_frames,
     cutmix_view_labels,
     cutmix_window_frames,
@@ -22,6 +23,8 @@ from .mixup import Overlap, mixup_frames, mixup_labels
 
 Tree = Mapping[str, Any]
 NUMBERS = (int, float)
+LARGEST_NUMBER = 2**31
+DEEPEST = 64  # nodes above one another; a recipe needs at most four
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Operation:
 
 def _intervals(node: Tree) -> list[tuple[int, int]]:
     if "segments" in node:
+        if not isinstance(node["segments"], list):
+            raise ValueError(f"segments must be a list of [r, m], got {node['segments']!r}")
         return [(_whole(pair, 0), _whole(pair, 1)) for pair in node["segments"]]
     return [(_whole(node, "r"), _whole(node, "m"))]
 
@@ -60,7 +65,10 @@ def _boundary(node: Tree) -> Any:
 
 
 def _delta(node: Tree) -> float:
-    return float(_number(node, "delta"))
+    delta = _number(node, "delta")
+    if not 0 <= delta <= LARGEST_NUMBER:
+        raise ValueError(f"delta must be in [0, {LARGEST_NUMBER}], got {delta!r}")
+    return float(delta)
 
 
 def _number(node: Any, name: Any) -> int | float:
@@ -75,9 +83,14 @@ def _number(node: Any, name: Any) -> int | float:
 
 def _whole(node: Any, name: Any) -> int:
     value = _number(node, name)
-    if value != int(value):
+    if not abs(value) <= LARGEST_NUMBER or value != int(value):
         raise ValueError(f"{name!r} must be a whole number, got {value!r}")
     return int(value)
+
+
+def _view_labels(sizes: list[LabelledSize], delta: float) -> LabelTrack:
+    check_view_delta(sizes[0].width, delta)
+    return cutmix_view_labels(sizes[0].track, sizes[1].track)
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -103,7 +116,7 @@ OPERATIONS: dict[str, Operation] = {
     "cutmix_view": Operation(
         2,
         lambda node, clips: cutmix_view_frames(clips[0], clips[1], _delta(node)),
-        lambda node, sizes: cutmix_view_labels(sizes[0].track, sizes[1].track),
+        lambda node, sizes: _view_labels(sizes, _delta(node)),
     ),
 }
 
@@ -120,18 +133,20 @@ def evaluate_frames(tree: Tree, clips: Sequence[np.ndarray]) -> np.ndarray:
     return operation.frames(tree, [evaluate_frames(node, clips) for node in tree["inputs"]])
 
 
-def evaluate_labels(tree: Tree, sources: Sequence[LabelledSize]) -> LabelledSize:
+def evaluate_labels(tree: Tree, sources: Sequence[LabelledSize], depth: int = 0) -> LabelledSize:
     """Return the labels and size of a sample; checks everything that `evaluate_frames` relies on.
 
     Raises:
         ValueError: The tree is malformed or does not fit the sources.
     """
+    if depth > DEEPEST:
+        raise ValueError(f"the tree must be at most {DEEPEST} nodes deep")
     if not isinstance(tree, Mapping):
         raise ValueError(f"a node of the tree must be an object, got {tree!r}")
     if tree.get("op") == "clip":
         return sources[_source(tree, len(sources))]
     operation = _operation(tree)
-    inputs = [evaluate_labels(node, sources) for node in tree["inputs"]]
+    inputs = [evaluate_labels(node, sources, depth + 1) for node in tree["inputs"]]
     first = inputs[0]
     if any((size.height, size.width) != (first.height, first.width) for size in inputs):
         sizes = [f"{size.width}x{size.height}" for size in inputs]
@@ -147,7 +162,8 @@ def _source(node: Tree, num_sources: int) -> int:
 
 
 def _operation(node: Tree) -> Operation:
-    operation = OPERATIONS.get(node.get("op", ""))
+    op = node.get("op")
+    operation = OPERATIONS.get(op) if isinstance(op, str) else None
     if operation is None:
         raise ValueError(f"op must be 'clip' or one of {list(OPERATIONS)}, got {node.get('op')!r}")
     inputs = node.get("inputs")

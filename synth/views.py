@@ -9,6 +9,9 @@ cv2.setNumThreads(1)  # one thread per decoder and worker; parallelism is over c
 cv2.ipp.setUseIPP(False)  # the same bytes on every x86 processor
 
 
+LARGEST_SIDE = 4096  # pixels; a typo must not fill the memory
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """Resize so that the shorter side is `short_side`, crop `width` x `height` at `x`, `y`, flip.
@@ -24,6 +27,8 @@ class View:
     flip: bool = False
 
     def __post_init__(self) -> None:
+        if self.short_side > LARGEST_SIDE:
+            raise ValueError(f"short_side must be at most {LARGEST_SIDE}, got {self.short_side}")
         if min(self.short_side, self.width, self.height) < 1 or min(self.x, self.y) < 0:
             raise ValueError(f"a view needs positive sizes and an origin >= 0, got {self}")
 
@@ -38,6 +43,14 @@ def resized_size(height: int, width: int, short_side: int) -> tuple[int, int]:
         (2 * height * short_side + shorter) // (2 * shorter),
         (2 * width * short_side + shorter) // (2 * shorter),
     )
+
+
+def check_crop(view: View, height: int, width: int) -> None:
+    """Raise ValueError unless the crop lies inside the resized frame of `height` x `width`."""
+    if view.x + view.width > width or view.y + view.height > height:
+        raise ValueError(
+            f"the crop must lie inside the resized frame of {width}x{height}, got {view}"
+        )
 
 
 class Scratch:
@@ -88,10 +101,7 @@ def apply_view(
         ValueError: The crop does not lie inside the resized frame.
     """
     height, width = resized_size(frame_HWC.shape[0], frame_HWC.shape[1], view.short_side)
-    if view.x + view.width > width or view.y + view.height > height:
-        raise ValueError(
-            f"the crop must lie inside the resized frame of {width}x{height}, got {view}"
-        )
+    check_crop(view, height, width)
     if out is None:
         out = np.empty((view.height, view.width, 3), np.uint8)
     resized = resize(frame_HWC, height, width, scratch)

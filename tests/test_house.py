@@ -37,6 +37,7 @@ FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_ATTRIBUTES = {("os", "system"), ("os", "popen")}
 LONGEST_FUNCTION = 60
 LONGEST_MODULE = 400
+LONGEST_LIST = 500  # cli.py declares options, a test file lists cases
 
 
 def first_party() -> list[str]:
@@ -222,13 +223,17 @@ def check_handlers(file: str) -> Iterator[str]:
 def check_sizes(file: str) -> Iterator[str]:
     """Fail on long functions and modules, and on a module that is a drawer."""
     lines = source(file).count("\n")
-    if lines > LONGEST_MODULE:
-        yield f"{file}: {lines} lines, at most {LONGEST_MODULE}"
+    is_list = file == "cli.py" or file.startswith("tests/")
+    most = LONGEST_LIST if is_list else LONGEST_MODULE
+    if lines > most:
+        yield f"{file}: {lines} lines, at most {most}"
     if Path(file).stem in {"utils", "util", "helpers", "common", "misc"}:
         yield f"{file}: no module of odds and ends"
     for node in ast.walk(tree(file)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if ast.get_docstring(node):
+                length -= (node.body[0].end_lineno or 0) - node.body[0].lineno + 1
             if length > LONGEST_FUNCTION:
                 yield f"{file}:{node.lineno}: {node.name} has {length} lines"
 

@@ -166,7 +166,7 @@ def test_keys_that_are_no_plain_names_are_refused(tmp_path: Path, key: str | Non
 def test_repeated_keys_are_refused(tmp_path: Path) -> None:
     # Two samples of one key would be one sample to every WebDataset reader.
     with pytest.raises(UsageError, match=r"sample_key|unique"):
-        foreign_plan(tmp_path, [ROW, ROW])
+        list(foreign_plan(tmp_path, [ROW, ROW]).shards())
 
 
 @pytest.mark.parametrize("shard", [None, -1])
