@@ -1,6 +1,7 @@
 """What comes out: snippet features of whole videos, their store, exports, heads and metrics."""
 
 from .check import VerifyReport, describe_store, verify_store
+from .demo import DemoReport, run_demo
 from .encoder import Encoder, encoder_of_run
 from .exports import FORMATS, ExportReport, export_store
 from .extract import ExtractReport, extract_features
@@ -12,6 +13,7 @@ from .store import FeatureStore, StoredVideo, rows_digest
 __all__ = [
     "FORMATS",
     "HEADS",
+    "DemoReport",
     "Encoder",
     "ExportReport",
     "ExtractReport",
@@ -27,5 +29,6 @@ __all__ = [
     "extract_features",
     "probe_store",
     "rows_digest",
+    "run_demo",
     "verify_store",
 ]
