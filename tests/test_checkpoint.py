@@ -114,6 +114,7 @@ def test_resume_round_trip(tmp_path: Path) -> None:
         read_resume(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_flipped_and_cut_checkpoints_raise_one_type(tmp_path: Path) -> None:
     """Old and new formats of torch.save, damaged at random: weights or CheckpointError."""
     rng = np.random.default_rng(0)

@@ -18,7 +18,7 @@ from made_shards import CLASSES, write_moving_shards
 
 from manifests import CheckpointError, ShardError, UsageError
 from train import load_run, read_train_recipe, train_model
-from train.loop import seed_step
+from train.loop import Training, seed_step
 from train.schedule import build_optimiser, learning_rate
 
 BASE: dict[str, Any] = {
@@ -116,8 +116,6 @@ def test_stopped_and_resumed_is_bit_identical(
         tmp_path, optimiser=optimiser, steps=9, warmup_steps=2, validate_every=3, log_every=2
     )
     train_model(recipe, shards, tmp_path / "whole", device="cpu")
-    from train.loop import Training
-
     once = Training.train_step
 
     def interrupted(self: Any, batch: Any, stop: bool = False) -> None:
@@ -174,8 +172,6 @@ def test_killed_at_any_time_and_resumed_is_bit_identical(shards: Path, tmp_path:
 
 
 def test_an_interrupt_saves_and_ends(shards: Path, tmp_path: Path) -> None:
-    from train.loop import Training
-
     recipe = write_recipe(tmp_path, steps=8, checkpoint_every=100)
     once = Training.train_step
 
@@ -267,6 +263,27 @@ def test_initial_weights_come_from_a_run(shards: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(state_first[name], state_second[name])
 
 
+def test_a_resumed_run_keeps_its_initial_weights(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `init` gave is in the very first checkpoint: `--resume` does not need the file."""
+    train_model(write_recipe(tmp_path, steps=2), shards, tmp_path / "first", device="cpu")
+    recipe = write_recipe(tmp_path, steps=3, checkpoint_every=100)
+    options = {"init": tmp_path / "first", "device": "cpu"}
+    train_model(recipe, shards, tmp_path / "whole", **options)  # type: ignore[arg-type]
+    monkeypatch.setattr(Training, "train_step", _out_of_memory)
+    with pytest.raises(MemoryError):
+        train_model(recipe, shards, tmp_path / "cut", **options)  # type: ignore[arg-type]
+    monkeypatch.undo()
+    train_model(recipe, shards, tmp_path / "cut", resume=True, device="cpu")
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+
+
+def _out_of_memory(*args: Any) -> None:
+    raise MemoryError
+
+
 def test_existing_and_missing_runs(shards: Path, tmp_path: Path) -> None:
     recipe, run = write_recipe(tmp_path, steps=1), tmp_path / "run"
     with pytest.raises(UsageError, match="there is no run to resume"):
@@ -328,7 +345,7 @@ def test_a_loss_that_explodes_is_said(shards: Path, tmp_path: Path) -> None:
         ({"steps": "many"}, r"train\.steps must be a whole number, got 'many'"),
         ({"objective": "detect"}, "objective must be one of 'classification', 'detection'"),
         ({"loss": "mse"}, "loss must be one of 'cross_entropy', 'bce', got 'mse'"),
-        ({"backbone": "x4d"}, "backbone must be one of 'x3d', got 'x4d'"),
+        ({"backbone": "x4d"}, "backbone must be one of 'x3d', .*got 'x4d'"),
         ({"backbone_arguments": {"width": 2.0}}, "unknown key 'width'.*'width_factor'"),
         ({"backbone_arguments": {"size": "XL"}}, "size must be one of 'XS', 'S', 'M', 'L'"),
         ({"schedule": "step"}, "milestones belong to schedule 'step'"),

@@ -1,5 +1,14 @@
 """Who learns: the shard loader, backbones, objectives, one readable loop, checkpoints."""
 
+import os
+
+# Read when torch loads. By default OpenMP's threads spin while they wait: where decoding threads
+# and other processes wanted the same two cores, training fell from 50 clips/s to 8.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Read by oneDNN at its first use: with its small default, going to and fro between input sizes or
+# models compiles the CPU's kernels again every time, for seconds.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+
 from .backbones import BACKBONES, X3D, Backbone, X3DArguments
 from .checkpoint import TrainedModel, load_initial_weights, load_run, normalise, read_model_record
 from .loader import Batch, SampleTable, load_batches, sample_table

@@ -1,15 +1,10 @@
 """What the loop, the objectives and feature extraction may ask of a backbone."""
 
-import os
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
-
-# Read by oneDNN at its first use: with its small default, going to and fro between two input sizes
-# or models compiles the CPU's kernels again every time, for seconds.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
 
 class Backbone(nn.Module, ABC):
