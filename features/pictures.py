@@ -86,13 +86,9 @@ def _scores(report: ProbeReport) -> str:
         (report.chance, "expected by chance"),
         (report.shuffled, "same head, training labels dealt at random"),
     )
-    return (
-        '<div class="scores">'
-        + "".join(
-            f"<div><b>{100 * value:.1f}</b><span>{name}</span></div>" for value, name in numbers
-        )
-        + "</div>"
-    )
+    shown = [("–" if np.isnan(value) else f"{100 * value:.1f}", name) for value, name in numbers]
+    cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for value, name in shown)
+    return f'<div class="scores">{cells}</div>'
 
 
 def _class_bars(report: ProbeReport) -> str:
