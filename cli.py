@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterable
 from fractions import Fraction
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+# Read by OpenMP when torch is loaded: threads that wait spinning starve the decoders beside them.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(path_type=Path)

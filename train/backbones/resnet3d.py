@@ -1,9 +1,8 @@
 """3D-ResNet: residual blocks of 3x3x3 convolutions, written for scores per frame.
 
 Source: Hara et al., "Learning Spatio-Temporal Features with 3D Residual Networks for Action
-Recognition", ICCVW 2017; Tran et al., "A Closer Look at Spatiotemporal Convolutions", CVPR 2018
-(R3D). Temporal resolution is kept: only height and width are strided. Dense convolutions train many
-times faster on CPUs than X3D's depthwise ones, so the demo uses a narrow one.
+Recognition", ICCVW 2017. Temporal resolution is kept: only height and width are strided. On CPUs
+dense convolutions train many times faster than X3D's depthwise ones; the demo uses a narrow one.
 """
 
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from .backbone import Backbone
 
 @dataclass(frozen=True)
 class ResNet3DArguments:
-    """How wide and deep a 3D-ResNet is; the defaults are R3D-18's."""
+    """How wide and deep a 3D-ResNet is; the defaults are those of 18 layers."""
 
     depths: tuple[int, ...] = (2, 2, 2, 2)
     """Blocks of each stage; every stage after the first halves height and width."""
@@ -54,6 +53,7 @@ class ResNet3D(Backbone):
             nn.Conv3d(3, width, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False),
             nn.BatchNorm3d(width),
             nn.ReLU(),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
         )
         self.stages = nn.Sequential()
         width_in = width
