@@ -5,9 +5,7 @@ number `s` of a seeded order, and dropout is seeded anew at every step. So a run
 resumed ends with the bits of one that was not.
 """
 
-import json
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from manifests import CheckpointError, Progress, UsageError
+from manifests import Progress, UsageError
 
 from .backbones import Backbone
 from .checkpoint import (
@@ -31,12 +29,11 @@ from .checkpoint import (
 )
 from .job import TrainJob, choose_device, prepare_job
 from .loader import Batch, SampleTable, epoch_batches, epoch_order, load_batches
+from .metrics_file import MetricsFile
 from .objectives import OBJECTIVES, Objective
 from .parallel import Worker, run_workers, stop_on_signal
 from .recipe import TrainRecipe
 from .schedule import build_optimiser, learning_rate
-
-METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ class Training:
         self._losses: list[torch.Tensor] = []
         self._loss = self._rate = math.nan
         self._grad_norm = torch.tensor(math.nan)
-        self._metrics_bytes = 0
+        self._metrics = MetricsFile(job.run, worker.leads)
         self._bar: Progress | None = None
         self._build_model()
         self.optimiser = build_optimiser(self.recipe, self.parameters)
@@ -211,7 +208,7 @@ class Training:
                 f"learning_rate, or set max_grad_norm"
             )
         grad_norm = float(self._grad_norm)
-        self._write_metrics(
+        self._metrics.write(
             event="step",
             step=self.step,
             epoch=(self.step - 1) // self.job.steps_per_epoch,
@@ -237,7 +234,7 @@ class Training:
             targets.append(batch.targets)
         found, expected = torch.cat(predictions).numpy(), torch.cat(targets).numpy()
         self.scores = {"loss": loss / len(samples), **self.objective.score(found, expected)}
-        self._write_metrics(event="validation", step=self.step, **self.scores)
+        self._metrics.write(event="validation", step=self.step, **self.scores)
         self._lap = time.monotonic()
 
     def save(self) -> None:
@@ -301,8 +298,8 @@ class Training:
         """Start the run's files; the first checkpoint keeps what `init` gave."""
         if self.worker.leads:
             self.job.run.mkdir(parents=True, exist_ok=True)
-            (self.job.run / METRICS).write_bytes(b"")
-            self._write_metrics(**self._settings())
+            self._metrics.begin()
+            self._metrics.write(**self._settings())
             self._write_resume()
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -311,12 +308,7 @@ class Training:
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.scores, self._loss = state["step"], state["scores"], state["loss"]
         self._losses = [loss.to(self.device) for loss in state["losses"]]
-        self._metrics_bytes = state["metrics_bytes"]
-        if self.worker.leads:
-            path = self.job.run / METRICS
-            if not path.exists() or path.stat().st_size < self._metrics_bytes:
-                raise CheckpointError(f"{str(path)!r} is shorter than when the run was saved")
-            os.truncate(path, self._metrics_bytes)
+        self._metrics.resume(state["metrics_bytes"])
 
     def _write_resume(self) -> None:
         epoch, batches = divmod(self.step, self.job.steps_per_epoch)
@@ -334,7 +326,7 @@ class Training:
             "scores": self.scores,
             "loss": self._loss,
             "losses": self._losses,
-            "metrics_bytes": self._metrics_bytes,
+            "metrics_bytes": self._metrics.num_bytes,
         }
         write_resume(self.job.run, state)
 
@@ -378,15 +370,6 @@ class Training:
             "torch": torch.__version__,
             "notes": self.notes,
         }
-
-    def _write_metrics(self, **line: Any) -> None:
-        if not self.worker.leads:
-            return
-        with open(self.job.run / METRICS, "ab") as file:
-            file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-            self._metrics_bytes = file.tell()
 
     def _clips_per_second(self) -> float:
         num_clips = (self.step - self._first_step) * self.recipe.batch_size
