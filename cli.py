@@ -356,7 +356,7 @@ def features() -> None:
     "--fps", help="Resample by presentation time, e.g. 15 or 30000/1001 (default: native)."
 )
 @click.option("--tail", type=click.Choice(["pad", "drop"]), default="pad", show_default=True)
-@click.option("--batch", default=8, show_default=True, help="Snippets per forward pass.")
+@click.option("--batch", type=int, help="Snippets per forward pass (default: by device).")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda if there is one.")
 @click.option("--workers", type=int, help="Decoding threads (default: one per core, at most 8).")
 @max_rejected
@@ -369,7 +369,7 @@ def extract(
     snippet_stride: int | None,
     fps: str | None,
     tail: str,
-    batch: int,
+    batch: int | None,
     device: str | None,
     workers: int | None,
     max_rejected: float,

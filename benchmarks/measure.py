@@ -33,9 +33,7 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(
-    repeats: int, *works: Callable[[], object], warm_up: bool = True
-) -> list[float]:
+def interleaved(repeats: int, *works: Callable[[], object], warm_up: bool = True) -> list[float]:
     """Time each work `repeats` times, taking turns, and return the median seconds of each."""
     if warm_up:
         for work in works:
@@ -47,9 +45,7 @@ def interleaved(
     return [statistics.median(seconds) for seconds in times]
 
 
-def rate_row(
-    name: str, unit: str, count: int, ours: float, limit: float, least: float
-) -> Row:
+def rate_row(name: str, unit: str, count: int, ours: float, limit: float, least: float) -> Row:
     """Compare two times for the same `count` of units; the ratio is of speeds."""
     ratio = limit / ours
     return Row(

@@ -22,7 +22,7 @@ class TrainRecipe:
         loss: Loss of the objective; its own default if absent ("cross_entropy"; detection also
             knows "bce").
         kinds: Kinds of samples to use (all if empty).
-        backbone: Network; "x3d" or "resnet3d".
+        backbone: Network; "x3d".
         backbone_arguments: Table of the network's arguments.
         steps: Number of optimiser steps; either this or `epochs`.
         epochs: Number of passes over the training samples; either this or `steps`.

@@ -1,0 +1,45 @@
+"""Measure everything and print the table of docs/performance.md: `python -m benchmarks [FOLDER]`.
+
+Takes about ten minutes on two cores. Clips are made in FOLDER (a temporary one by default); real
+ones are used instead if FOLDER/sources.parquet exists.
+"""
+
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from . import clips, extraction, loader, memory, render
+from .measure import HEADER, Row
+
+NUM_CLIPS = 48
+
+
+def main(folder: Path) -> None:
+    """Measure and print row by row, so that a slow row does not hide the others."""
+    cores = os.cpu_count() or 1
+    sources = folder / "sources.parquet"
+    if not sources.exists():
+        sources = clips.make_sources(folder / "clips", NUM_CLIPS)
+    work = Path(tempfile.mkdtemp(prefix="benchmarks-", dir=folder))
+    rows: list[Callable[[], Row]] = [
+        lambda: render.measure(work, sources, cores, samples_per_video=1),
+        lambda: render.measure(work, sources, cores, samples_per_video=4),
+        lambda: loader.measure(work / "out", cores),
+        lambda: extraction.measure(work, sources, cores),
+        lambda: memory.worker_row(work, sources),
+        lambda: memory.plan_row(work),
+    ]
+    print(f"{cores} cores, {platform.machine()}, Python {platform.python_version()}\n\n{HEADER}")
+    for row in rows:
+        print(row(), flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            main(Path(temporary))
