@@ -1,7 +1,6 @@
 """Peak memory of a render worker and of the planner, each in a process of its own."""
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,8 +30,17 @@ cutmix_view = 1
 def _call(work: Callable[..., None], words: tuple, results: multiprocessing.Queue) -> None:
     start = time.perf_counter()
     work(*words)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    results.put((time.perf_counter() - start, peak))
+    results.put((time.perf_counter() - start, peak_bytes()))
+
+
+def peak_bytes() -> int:
+    """Return the peak resident bytes of this process since it was started (Linux).
+
+    Not `ru_maxrss`: that begins with what the parent had when it forked.
+    """
+    status = Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 def in_a_process(work: Callable[..., None], *words: object) -> tuple[float, int]:

@@ -50,19 +50,22 @@ def encode_filmstrip(frames_THWC: np.ndarray) -> bytes:
     )
 
 
-def decode_filmstrip(member: bytes, num_frames: int) -> np.ndarray:
-    """Decode a filmstrip to uint8 `(T, H, W, 3)`.
+def decode_filmstrip(member: bytes, num_frames: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Decode a filmstrip to uint8 `(T, H, W, 3)`, into `out` if that has the right shape.
 
     Chroma is upsampled without smoothing, so that no pixel depends on a neighbouring frame.
     """
     rows, width = simplejpeg.decode_jpeg_header(member)[:2]
     if rows * width > MOST_PIXELS:
         raise ValueError(f"a filmstrip of {rows}x{width} pixels is larger than any of ours")
-    strip = simplejpeg.decode_jpeg(member, colorspace="RGB", fastdct=False, fastupsample=True)
-    rows, width, _ = strip.shape
     if num_frames < 1 or rows % num_frames:
         raise ValueError(f"a filmstrip of {rows} rows does not hold {num_frames} frames")
-    return strip.reshape(num_frames, rows // num_frames, width, 3)
+    shape = (num_frames, rows // num_frames, width, 3)
+    fits = out is not None and out.shape == shape and out.flags.c_contiguous
+    strip = simplejpeg.decode_jpeg(
+        member, colorspace="RGB", fastdct=False, fastupsample=True, buffer=out if fits else None
+    )
+    return strip.reshape(shape)
 
 
 def encode_h264(frames_THWC: np.ndarray) -> bytes:
@@ -81,8 +84,8 @@ def encode_h264(frames_THWC: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def decode_h264(member: bytes, num_frames: int) -> np.ndarray:
-    """Decode an mp4 member to uint8 `(T, H, W, 3)`; damaged streams raise."""
+def decode_h264(member: bytes, num_frames: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Decode an mp4 member to uint8 `(T, H, W, 3)`; damaged streams raise. `out` is not used."""
     with av.open(io.BytesIO(member), "r") as container:
         stream = container.streams.video[0]
         if stream.codec_context is None:
@@ -102,8 +105,8 @@ def encode_raw(frames_THWC: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def decode_raw(member: bytes, num_frames: int) -> np.ndarray:
-    """Decode a NumPy member; objects are refused."""
+def decode_raw(member: bytes, num_frames: int, out: np.ndarray | None = None) -> np.ndarray:
+    """Decode a NumPy member; objects are refused. `out` is not used."""
     file = io.BytesIO(member)
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("a raw member must be a NumPy file of version 1.0")
@@ -124,15 +127,23 @@ ENCODERS: dict[str, Callable[[np.ndarray], bytes]] = {
     "h264": encode_h264,
     "raw": encode_raw,
 }
-DECODERS: dict[str, Callable[[bytes, int], np.ndarray]] = {
+DECODERS: dict[str, Callable[[bytes, int, np.ndarray | None], np.ndarray]] = {
     "jpg": decode_filmstrip,
     "mp4": decode_h264,
     "npy": decode_raw,
 }
 
 
-def decode_member(extension: str, member: bytes, num_frames: int) -> np.ndarray:
+def decode_member(
+    extension: str, member: bytes, num_frames: int, out: np.ndarray | None = None
+) -> np.ndarray:
     """Decode the frames of a member by its extension to uint8 `(T, H, W, 3)`.
+
+    Args:
+        extension: "jpg", "mp4" or "npy".
+        member: The bytes.
+        num_frames: `T`.
+        out: Memory that the decoder may write into; the result lies elsewhere if it does not.
 
     Raises:
         ShardError: An unknown extension, or bytes that do not decode to `num_frames` frames.
@@ -140,6 +151,6 @@ def decode_member(extension: str, member: bytes, num_frames: int) -> np.ndarray:
     if extension not in DECODERS:
         raise ShardError(f"a member must be one of {sorted(DECODERS)}, got {extension!r}")
     try:
-        return DECODERS[extension](member, num_frames)
+        return DECODERS[extension](member, num_frames, out)
     except (ValueError, av.FFmpegError, EOFError, IndexError) as err:
         raise ShardError(f"a .{extension} member does not decode: {err}") from err

@@ -51,12 +51,15 @@ class ShardSample:
     members: Mapping[str, bytes]
     meta: Mapping[str, Any]
 
-    def frames(self) -> np.ndarray:
-        """Decode the clip to uint8 `(T, H, W, 3)`; ShardError if it does not decode."""
+    def frames(self, out: np.ndarray | None = None) -> np.ndarray:
+        """Decode the clip to uint8 `(T, H, W, 3)`; ShardError if it does not decode.
+
+        `out` is memory that the decoder may write into: fresh pages cost a quarter of decoding.
+        """
         if len(self.members) != 1:
             raise ShardError(f"sample {self.key} has no single clip: {sorted(self.members)}")
         ((extension, member),) = self.members.items()
-        return decode_member(extension, member, self.num_frames)
+        return decode_member(extension, member, self.num_frames, out)
 
     @property
     def num_frames(self) -> int:

@@ -196,13 +196,14 @@ def load_batches(
 
     def decode(index: int, frames_THWC: np.ndarray) -> np.ndarray:
         sample = samples.read(index)
-        clip_THWC = sample.frames()
+        clip_THWC = sample.frames(out=frames_THWC)
         if clip_THWC.shape != clip_shape:
             raise ShardError(
                 f"all clips of a training must be {_size(clip_shape)}, sample {sample.key} of "
                 f"{samples.dataset.shards[samples.shard_N[index]].path} is {_size(clip_THWC.shape)}"
             )
-        frames_THWC[:] = clip_THWC
+        if not np.shares_memory(clip_THWC, frames_THWC):
+            frames_THWC[:] = clip_THWC
         return target(sample)
 
     def submit(batch: np.ndarray) -> tuple[torch.Tensor, list[Future[np.ndarray]]]:
