@@ -10,7 +10,7 @@ from manifests import write_atomic
 
 from .probe import ProbedVideo, ProbeReport
 
-WIDTH, LEFT, RIGHT = 1040, 150, 24  # pixels of a picture, of its labels, of its margin
+WIDTH, LEFT, RIGHT = 1040, 196, 24  # pixels of a picture, of its labels, of its margin
 LANE, GAP, TOP, AXIS = 46, 8, 8, 30  # height of a class's lane, between lanes, above, of the axis
 BAR = 7  # height of a ground-truth bar at the foot of its lane
 # Hue and lightness (%) of ten class colours: neighbours far apart, all dark enough for thin lines.
@@ -195,7 +195,7 @@ def _svg_open(height: float, title: str) -> str:
 
 def _text(x: float, y: float, text: str, anchor: str = "start", soft: bool = False) -> str:
     kind = ' class="soft"' if soft else ""
-    shown = text if len(text) <= 22 else f"{text[:21]}…"
+    shown = text if len(text) <= 24 else f"{text[:23]}…"
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}>{escape(shown)}</text>'
 
 
