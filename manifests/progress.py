@@ -57,6 +57,7 @@ class Progress:
         seconds = max(self._shown - self._start, 1e-9)
         rate = (self.done - self._first) / seconds
         left = f"{(self.total - self.done) / rate:,.0f} s left" if rate else "waiting"
+        left = "done" if self.done >= self.total else left
         line = f"{self.verb}: {self.done:,}/{self.total:,} {self.unit}, {rate:,.1f}/s, {left}"
         line = f"{line} {note}".rstrip()
         sys.stderr.write(f"\r\x1b[2K{self._bar()} {line}" if self._tty else f"{line}\n")
