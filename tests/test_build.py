@@ -159,6 +159,7 @@ def test_the_real_kinetics_list_with_three_videos(shared, made_videos, tmp_path:
 # ------------------------------------------------------------------------------- crashes and kills
 
 
+@pytest.mark.slow
 def test_a_crash_is_a_row(tmp_path: Path, capfd) -> None:
     root = tree(tmp_path / "t", "a", "bad", "crash", "exit", "flaky", "hang", "z")
     report = build(root, tmp_path / "s.parquet", workers=2)
@@ -176,6 +177,7 @@ def test_a_crash_is_a_row(tmp_path: Path, capfd) -> None:
     assert capfd.readouterr().out == ""  # stdout is for results
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     root, out = tree(tmp_path / "t", "a", "b", "c", "orphan", "z", "bad"), tmp_path / "s.parquet"
     program = (
@@ -212,6 +214,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert min(num_calls(root).values()) == 1  # a complete table is built anew
 
 
+@pytest.mark.slow
 def test_another_check_or_part_is_probed_again(tmp_path: Path) -> None:
     root, out = tree(tmp_path / "t", "a"), tmp_path / "s.parquet"
     status = (root / "run/a.mp4").stat()
@@ -250,6 +253,7 @@ def test_the_bytes_do_not_depend_on_the_workers(tmp_path: Path) -> None:
     assert ids == sorted(ids)
 
 
+@pytest.mark.slow
 def test_paths_below_the_table_are_relative(tmp_path: Path) -> None:
     root = tree(tmp_path / "t", "a")
     for out, path in [

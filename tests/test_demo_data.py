@@ -110,6 +110,7 @@ def test_first_frame_does_not_depend_on_the_class() -> None:
         assert all(np.array_equal(first, other) for other in others)
 
 
+@pytest.mark.slow
 def test_poses_have_the_same_distribution_at_every_time() -> None:
     # Kolmogorov-Smirnov distance of the running phase to uniform; 1.95 / sqrt(n) is p = 0.001.
     for c, (label, (axis, _)) in enumerate(MOTIONS.items()):
@@ -214,6 +215,7 @@ def test_a_day_of_long_videos_shows_every_class_in_both_subsets() -> None:
 # Files
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_other_seed_other_bytes(videos: DemoVideos, tmp_path: Path) -> None:
     again = digests(make_demo_videos(tmp_path / "again", seed=3, **COUNTS))
     other = digests(make_demo_videos(tmp_path / "other", seed=4, **COUNTS))

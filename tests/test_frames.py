@@ -281,6 +281,7 @@ def _open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.slow
 def test_real_windows_agree(shared: Path) -> None:
     for name in REAL_SAMPLE:
         video = probed(shared / "data/clips" / name)

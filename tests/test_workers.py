@@ -46,12 +46,14 @@ def replies(*values: Any, num_workers: int = 2, **options: Any) -> dict[int, Any
 @given(
     values=st.lists(st.text() | st.integers() | st.none(), max_size=8), workers=st.integers(1, 3)
 )
+@pytest.mark.slow
 def test_every_item_gets_its_own_reply(values: list, workers: int) -> None:
     found = replies(*values, num_workers=workers)
     assert [found[index]["value"] for index in range(len(values))] == values
     assert len({reply["process"] for reply in found.values()} | {os.getpid()}) <= workers + 1
 
 
+@pytest.mark.slow
 def test_a_crash_costs_one_item(capfd) -> None:
     found = replies("a", "exit", "b", "abort", "raise", "alarm", "c", 3)
     assert [found[index]["value"] for index in (0, 2, 6, 7)] == ["a", "b", "c", 3]
