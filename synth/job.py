@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from manifests import Progress, SourceTable, UsageError, write_atomic
+from manifests import Progress, SourceTable, SourceVideo, UsageError, write_atomic
 
 from .codecs import ENCODERS, check_size
 from .plan_files import Plan, read_plan, read_plan_sources
 from .render import ShardReport, ShardTask, render_shard
-from .shards import dump_json, read_record, shard_path
+from .shards import dump_json, read_done, read_record, shard_path
 
 MAX_ATTEMPTS = 3
 IN_FLIGHT_PER_CPU = 2
@@ -83,13 +83,16 @@ def render_plan(
         dry_run: Check everything and count, but render nothing.
 
     Raises:
-        UsageError: The plan, its sources and the output do not belong together, or the codec
-            cannot hold the planned sizes.
+        UsageError: The plan, its sources and the output do not belong together, the codec cannot
+            hold the planned sizes, or `workers` is negative.
     """
+    if workers is not None and workers < 0:
+        raise UsageError(f"workers must be >= 0, got {workers}")
     plan = read_plan(plan_folder)
     table = read_plan_sources(plan, sources)
     out = Path(out)
     _check_output(plan, out, codec)
+    _check_rows(plan, table, codec)
     report = RenderReport(planned=plan.num_samples, is_dry_run=dry_run)
     with Progress("check" if dry_run else "render", "samples", plan.num_samples) as progress:
         tasks = _missing_shards(plan, table, out, codec, report, progress)
@@ -116,7 +119,7 @@ def _missing_shards(
     rows_of = {video_id: i for i, video_id in enumerate(table.table["video_id"].to_pylist())}
     for shard, rows in plan.shards():
         report.num_shards += 1
-        record = read_record(shard_path(out, shard, "json"))
+        record = read_done(out, shard)
         if record is not None:
             report.done_before += 1
             report.add(record)
@@ -125,7 +128,7 @@ def _missing_shards(
         yield ShardTask(
             shard,
             rows.to_pylist(),
-            _shard_videos(rows, table, rows_of, plan),
+            _shard_videos(rows, table, rows_of),
             str(out),
             codec,
             plan.digest,
@@ -133,21 +136,14 @@ def _missing_shards(
 
 
 def _shard_videos(
-    rows: pa.Table, table: SourceTable, rows_of: Mapping[str, int], plan: Plan
-) -> dict[str, Any]:
-    sources = pc.list_flatten(rows["sources"])
-    ids = pc.struct_field(sources, "video_id").unique().to_pylist()
-    unknown = [video_id for video_id in ids if video_id not in rows_of]
-    if unknown:
-        raise UsageError(
-            f"the plan shows video {unknown[0]!r}, which is not in the sources table "
-            f"({str(plan.path)!r})"
-        )
+    rows: pa.Table, table: SourceTable, rows_of: Mapping[str, int]
+) -> dict[str, SourceVideo]:
+    ids = pc.struct_field(pc.list_flatten(rows["sources"]), "video_id").unique().to_pylist()
     return {video_id: table[rows_of[video_id]] for video_id in ids}
 
 
 def _check_output(plan: Plan, out: Path, codec: str) -> None:
-    """Refuse an output folder of another plan or codec, and sizes that the codec cannot hold."""
+    """Refuse an output folder of another plan or codec."""
     if codec not in ENCODERS:
         raise UsageError(f"codec must be one of {list(ENCODERS)}, got {codec!r}")
     if out.exists() and not out.is_dir():
@@ -162,8 +158,26 @@ def _check_output(plan: Plan, out: Path, codec: str) -> None:
             raise UsageError(
                 f"{str(out)!r} holds shards of codec {record.get('codec')!r}, got --codec {codec}"
             )
+
+
+def _check_rows(plan: Plan, table: SourceTable, codec: str) -> None:
+    """Refuse videos and classes that the table lacks, and sizes that the codec cannot hold."""
+    known = frozenset(table.table["video_id"].to_pylist())
     for _, rows in plan.shards():
-        views = pc.struct_field(pc.list_flatten(rows["sources"]), "view")
+        sources = pc.list_flatten(rows["sources"])
+        for video_id in pc.struct_field(sources, "video_id").unique().to_pylist():
+            if video_id not in known:
+                raise UsageError(
+                    f"the plan shows video {video_id!r}, which is not in the sources table "
+                    f"({str(plan.path)!r})"
+                )
+        label_id = pc.max(pc.struct_field(sources, "label_id")).as_py()
+        if label_id is not None and label_id >= len(table.classes):
+            raise UsageError(
+                f"label_id must be the position of one of the {len(table.classes):,} classes of "
+                f"the sources table, got {label_id} ({str(plan.path)!r})"
+            )
+        views = pc.struct_field(sources, "view")
         sizes = pa.table(
             {name: pc.struct_field(views, name) for name in ("height", "width")}
         ).group_by(["height", "width"])

@@ -226,12 +226,12 @@ class Plan:
         """Yield each shard's number and rows, in order, holding only a few row groups.
 
         Raises:
-            UsageError: Rows that are not in shard order.
+            UsageError: Rows that are not in shard order, lack a value or have one too large.
         """
         waiting: list[pa.Table] = []
         current = -1
         for batch in pq.ParquetFile(self.path).iter_batches(ROW_GROUP_ROWS):
-            table = pa.Table.from_batches([batch]).select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA)
+            table = self._cast(pa.Table.from_batches([batch]))
             numbers = table["shard"].to_numpy()
             starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1))
             for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
@@ -248,6 +248,17 @@ class Plan:
                 waiting.append(table.slice(start, stop - start))
         if waiting:
             yield current, self._whole(current, waiting)
+
+    def _cast(self, table: pa.Table) -> pa.Table:
+        """Give rows of any integer types ours; every row needs a kind and its sources."""
+        try:
+            table = table.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA)
+        except pa.ArrowInvalid as err:
+            raise UsageError(f"not a plan: {err} ({str(self.path)!r})") from err
+        for name in ("kind", "sources"):
+            if table[name].null_count:
+                raise UsageError(f"{name} must have a value in every row ({str(self.path)!r})")
+        return table
 
     def _whole(self, shard: int, parts: list[pa.Table]) -> pa.Table:
         """Join the rows of a shard; its keys name members of one tar, so they are unique there."""

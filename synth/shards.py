@@ -145,6 +145,19 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return record
 
 
+def read_done(out: Path | str, shard: int) -> dict[str, Any] | None:
+    """Return the done record of a shard, or None unless its tar and index stand as it says.
+
+    Raises:
+        ShardError: The record is not a JSON object.
+    """
+    record = read_record(shard_path(out, shard, "json"))
+    tar = shard_path(out, shard)
+    if record is None or not tar.is_file() or not shard_path(out, shard, "parquet").is_file():
+        return None
+    return record if tar.stat().st_size == record.get("bytes") else None
+
+
 @dataclass(frozen=True)
 class ShardIndex:
     """Where the rendered samples of one shard lie.

@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests import Progress, ShardError, UsageError
+from manifests import Progress, ShardError, SourceTable, UsageError
 
 from .plan_files import Plan, file_digest, read_plan, read_plan_sources
 from .render import Rejected, render_samples, sample_meta
 from .shards import (
     INDEX_SCHEMA,
     dump_json,
+    read_done,
     read_record,
     read_sample,
     read_shard_index,
@@ -37,7 +38,7 @@ class StatusReport:
         samples: Planned, rendered and rejected samples of the finished shards.
         reasons: Rejected samples by reason.
         examples: A few sample keys by reason.
-        is_complete: Whether dataset.json stands.
+        is_complete: Whether dataset.json stands, and every shard it names.
     """
 
     done: int
@@ -49,18 +50,25 @@ class StatusReport:
 
 
 def read_status(out: Path | str, plan_folder: Path | str | None = None) -> StatusReport:
-    """Count what is done, rejected and missing, from the records alone.
+    """Count what is done, rejected and missing, from the records and the sizes of the tars.
 
     Raises:
-        UsageError: No such folder.
+        UsageError: No such folder, or shards of another plan than the one given.
     """
     out = _existing(out)
+    plan = read_plan(plan_folder) if plan_folder is not None else None
     samples: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     examples: dict[str, list[str]] = {}
     done = 0
     for path in sorted(out.glob("shard-*.json")):
-        record = read_record(path) or {}
+        record = read_done(out, int(path.stem.partition("-")[2]))
+        if record is None:
+            continue
+        if plan is not None and record.get("plan_digest") != plan.digest:
+            raise UsageError(
+                f"{str(out)!r} holds shards of another plan ({path.name}) than {str(plan_folder)!r}"
+            )
         done += 1
         samples.update({name: record[name] for name in ("planned", "rendered", "rejected")})
         reasons.update(record["reasons"])
@@ -69,15 +77,15 @@ def read_status(out: Path | str, plan_folder: Path | str | None = None) -> Statu
                 examples[reason].extend(_rejected_keys(path.with_suffix(".parquet"), reason))
     dataset = read_record(out / "dataset.json")
     planned = len(dataset["shards"]) if dataset else None
-    if plan_folder is not None:
-        planned = sum(1 for _ in read_plan(plan_folder).shards())
+    if plan is not None:
+        planned = sum(1 for _ in plan.shards())
     return StatusReport(
         done,
         planned,
         samples,
         reasons,
         {reason: keys[:EXAMPLES] for reason, keys in examples.items()},
-        dataset is not None,
+        dataset is not None and done == planned,
     )
 
 
@@ -96,7 +104,11 @@ class VerifyReport:
 
 
 def verify_output(
-    out: Path | str, plan_folder: Path | str | None = None, *, deep: bool = False
+    out: Path | str,
+    plan_folder: Path | str | None = None,
+    *,
+    deep: bool = False,
+    sources: Path | str | None = None,
 ) -> VerifyReport:
     """Check digests, indices and counts; against the plan if it is given.
 
@@ -105,12 +117,14 @@ def verify_output(
         plan_folder: Check that exactly the planned samples are there, in order.
         deep: Also decode every sample and derive its labels from its tree again; with a plan,
             render every sample again and compare the pixels within the codec's tolerance.
+        sources: Sources table for that, if the plan does not name it.
 
     Raises:
-        UsageError: No such folder or plan.
+        UsageError: No such folder, plan or sources table.
     """
     out = _existing(out)
     plan = read_plan(plan_folder) if plan_folder is not None else None
+    table = read_plan_sources(plan, sources) if plan is not None and deep else None
     report = VerifyReport()
     found = {int(path.stem.partition("-")[2]) for path in out.glob("shard-[0-9]*.tar")}
     records = {int(path.stem.partition("-")[2]) for path in out.glob("shard-[0-9]*.json")}
@@ -126,7 +140,7 @@ def verify_output(
         for shard, rows in _planned_rows(plan, sorted(planned)):
             problems = _check_shard(out, shard, rows, plan, dataset, report)
             if deep and not problems:
-                problems = _check_samples(out, shard, plan, rows)
+                problems = _check_samples(out, shard, table, rows)
             report.problems.extend(f"shard {shard}: {problem}" for problem in problems)
             report.num_shards += 1
             progress.advance()
@@ -170,13 +184,14 @@ def _check_shard(
     return problems
 
 
-def _check_samples(out: Path, shard: int, plan: Plan | None, rows: pa.Table | None) -> list[str]:
+def _check_samples(
+    out: Path, shard: int, table: SourceTable | None, rows: pa.Table | None
+) -> list[str]:
     """Decode every sample; compare with a fresh rendering if the plan is known."""
     index = read_shard_index(out, shard)
     record = read_record(shard_path(out, shard, "json")) or {}
     fresh = {}
-    if plan is not None and rows is not None:
-        table = read_plan_sources(plan, None)
+    if table is not None and rows is not None:
         ids = {source["video_id"] for row in rows["sources"].to_pylist() for source in row}
         for result in render_samples(rows.to_pylist(), table.select(ids), record["codec"]):
             if not isinstance(result, Rejected):
@@ -191,9 +206,9 @@ def _check_samples(out: Path, shard: int, plan: Plan | None, rows: pa.Table | No
             continue
         if sample.key != key or sample.track().num_frames != len(frames_THWC):
             problems.append(f"sample {key}: members, labels and index disagree")
-        elif plan is not None and key not in fresh:
+        elif table is not None and key not in fresh:
             problems.append(f"sample {key}: its source no longer renders")
-        elif plan is not None:
+        elif table is not None:
             expected = fresh[key]
             difference = np.abs(frames_THWC.astype(np.int16) - expected.frames_THWC).mean()
             if dump_json(dict(sample.meta)) != dump_json(sample_meta(expected.sample)):

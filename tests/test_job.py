@@ -255,6 +255,69 @@ def test_verify_finds_a_flipped_bit_and_a_truncated_tar(dataset: Path, tmp_path:
     assert "bytes" in problem
 
 
+def test_lost_and_truncated_shards_are_rendered_again(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    render_plan(dataset / "plan", out, workers=0)
+    shard_path(out, 0).unlink()
+    shard_path(out, 1, "parquet").unlink()
+    shard_path(out, 2).chmod(0o644)
+    os.truncate(shard_path(out, 2), 1000)
+    status = read_status(out)
+    assert (status.done, status.planned, status.is_complete) == (0, 3, False)
+    assert render_plan(dataset / "plan", out, workers=0).done_before == 0
+    assert read_status(out).is_complete
+    assert digests(out) == digests(dataset / "shards")
+
+
+def test_status_against_another_plan_is_refused(dataset: Path, tmp_path: Path) -> None:
+    rows = pq.read_table(dataset / "plan" / "plan.parquet")
+    pq.write_table(rows.slice(0, 3), tmp_path / "plan.parquet")
+    with pytest.raises(UsageError, match="shards of another plan"):
+        read_status(dataset / "shards", tmp_path)
+
+
+def test_deep_verify_of_a_plan_made_elsewhere(dataset: Path, tmp_path: Path) -> None:
+    sources = dataset / "sources.parquet"
+    rows = pq.read_table(dataset / "plan" / "plan.parquet")
+    pq.write_table(rows.slice(0, 3), tmp_path / "plan.parquet")
+    render_plan(tmp_path, tmp_path / "out", workers=0, sources=sources)
+    with pytest.raises(UsageError, match="--sources"):
+        verify_output(tmp_path / "out", tmp_path, deep=True)
+    report = verify_output(tmp_path / "out", tmp_path, deep=True, sources=sources)
+    assert (report.num_samples, report.problems) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda row: row | {"kind": None}, "kind must have a value"),
+        (lambda row: row | {"sources": None}, "sources must have a value"),
+        (lambda row: row | {"shard": 2**40}, "not in range"),
+        (lambda row: source_with(row, video_id="nobody"), "video 'nobody'"),
+        (lambda row: source_with(row, label_id=3), "one of the 3 classes"),
+        (lambda row: source_with(row, frame_stride=2**40), "not in range"),
+    ],
+)
+def test_plans_that_cannot_be_meant_are_refused_at_once(
+    dataset: Path, tmp_path: Path, change, says: str
+) -> None:
+    """What no row of the table can answer for ends before the first shard is written."""
+    rows = pq.read_table(dataset / "plan" / "plan.parquet").slice(0, 2).to_pylist()
+    pq.write_table(pa.Table.from_pylist([rows[0], change(rows[1])]), tmp_path / "plan.parquet")
+    with pytest.raises(UsageError, match=says):
+        render_plan(tmp_path, tmp_path / "out", workers=0, sources=dataset / "sources.parquet")
+    assert not (tmp_path / "out").exists()
+
+
+def source_with(row, **changes):
+    return row | {"sources": [row["sources"][0] | changes]}
+
+
+def test_a_negative_number_of_workers_is_refused(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="workers must be >= 0"):
+        render_plan(dataset / "plan", tmp_path / "out", workers=-1)
+
+
 def test_dry_run_writes_nothing(dataset: Path, tmp_path: Path) -> None:
     report = render_plan(dataset / "plan", tmp_path / "out", dry_run=True)
     assert (report.num_shards, report.done_before) == (3, 0)
