@@ -72,7 +72,9 @@ def show(report: Any, lines: Iterable[str], is_json: bool) -> None:
 
 def plain(value: Any) -> Any:
     """Turn a report or a path into what JSON has."""
-    return vars(value) if dataclasses.is_dataclass(value) else str(value)
+    if dataclasses.is_dataclass(value):  # some have slots, so no __dict__
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return str(value)
 
 
 def finish(ok: bool, sentence: str) -> None:
@@ -258,12 +260,15 @@ def status(out: Path, plan_folder: Path | None, is_json: bool) -> None:
 @click.argument("out", type=FOLDER)
 @click.option("--plan", "plan_folder", type=FOLDER, help="Check against this plan.")
 @click.option("--deep", is_flag=True, help="Decode every sample; with --plan, render it again.")
+@click.option("--sources", type=FILE, help="Sources table, for a plan that does not name it.")
 @as_json
-def verify(out: Path, plan_folder: Path | None, deep: bool, is_json: bool) -> None:
+def verify(
+    out: Path, plan_folder: Path | None, deep: bool, sources: Path | None, is_json: bool
+) -> None:
     """Check every digest and count of OUT."""
     from synth import verify_output
 
-    report = verify_output(out, plan_folder, deep=deep)
+    report = verify_output(out, plan_folder, deep=deep, sources=sources)
     lines = [
         f"{out}: {report.num_shards:,} shards, {report.num_samples:,} samples, "
         f"{len(report.problems):,} problems",

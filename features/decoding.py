@@ -17,6 +17,8 @@ from manifests import (
 )
 from synth import View, apply_view, frame_batches, resized_size
 
+DURATION_SLACK_SECONDS = 1e-3  # tables made elsewhere round
+
 
 @dataclass(frozen=True, slots=True)
 class SnippetCut:
@@ -47,7 +49,8 @@ def sampled_frames(video: SourceVideo, fps: Fraction | None) -> SampledFrames:
         VideoError: The file cannot be read, or is not the one that was probed.
     """
     scan = scan_packets(video.path)
-    if len(scan) != video.num_frames or scan.duration_seconds != video.duration_seconds:
+    difference_seconds = abs(scan.duration_seconds - video.duration_seconds)
+    if len(scan) != video.num_frames or not difference_seconds <= DURATION_SLACK_SECONDS:
         raise VideoError(
             video.path,
             f"changed since it was probed ({len(scan):,} frames in {scan.duration_seconds:g} s, "

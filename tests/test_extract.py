@@ -1,5 +1,6 @@
 """Extraction: every row against the frames it must be made of, and against crashes and damage."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from made_videos import MadeVideos, encode, flip_bytes, read_stamps, stamped_frames
 
+import cli
 import features.extract as extract_module
 import features.pipeline as pipeline_module
 from features import Encoder, FeatureStore, encoder_of_run, extract_features, verify_store
@@ -409,6 +412,31 @@ def test_a_run_that_does_not_say_its_clips_is_refused(tmp_path):
         encoder_of_run(tmp_path / "run")
     with pytest.raises(UsageError, match="'cpu' or 'cuda', got 'abacus'"):
         encoder_of_run(tmp_path / "run", "abacus")
+
+
+def test_durations_that_another_tool_rounded_are_the_same_file(tmp_path, long_videos):
+    video = long_videos[0]
+    rounded = replace(video, duration_seconds=round(video.duration_seconds + 4e-4, 3))
+    longer = replace(video, video_id="longer", duration_seconds=video.duration_seconds + 0.1)
+    report = extract_features([rounded, longer], stamp_encoder(), tmp_path / "s.zarr")
+    assert [video_id for video_id, _ in report.rejected] == ["longer"]
+
+
+@pytest.mark.slow
+def test_reports_of_features_are_json(tmp_path, long_videos):
+    write_tiny_run(tmp_path / "run")
+    write_sources(tmp_path / "sources.parquet", long_videos[:1], [])
+    store = str(tmp_path / "s.zarr")
+    for words in (
+        ["extract", str(tmp_path / "sources.parquet"), "--checkpoint", str(tmp_path / "run"),
+         "--store", store],
+        ["info", store],
+        ["verify", store],
+        ["export", store, str(tmp_path / "npy")],
+    ):  # fmt: skip
+        result = CliRunner().invoke(cli.features, [*words, "--json"])
+        assert result.exit_code == 0, result.output
+        assert isinstance(json.loads(result.stdout), dict)
 
 
 @pytest.mark.slow
