@@ -72,6 +72,12 @@ def test_no_file_leaves_the_folder(tmp_path):
     assert len(names) == 2 * len(COUNTS) + 2
 
 
+def test_a_video_called_store_keeps_its_times(tmp_path):
+    export_store(make_store(tmp_path / "s.zarr", {"store": 3, "b": 2}), tmp_path / "out")
+    feats_SD, stated = read_export(tmp_path / "out")["store"]
+    assert (stated["video_id"], stated["num_snippets"]) == ("store", len(feats_SD))
+
+
 def test_the_readme_states_the_mapping(tmp_path):
     store = make_store(tmp_path / "s.zarr", COUNTS)
     export_store(store, tmp_path / "out")

@@ -27,7 +27,7 @@ def export_npy(store: FeatureStore, out: Path) -> ExportReport:
         StoreError: Rows are damaged, or a file read back differs from the store.
         UsageError: A video id cannot be a file name.
     """
-    names = {video_id: file_name(video_id) for video_id in store.video_ids}
+    names = {video_id: _name(video_id) for video_id in store.video_ids}
     num_rows = 0
     for video_id, name in names.items():
         feats_SD = np.ascontiguousarray(store[video_id], np.float32)
@@ -51,6 +51,12 @@ def export_npy(store: FeatureStore, out: Path) -> ExportReport:
     )
     num_bytes = sum(file.stat().st_size for file in out.iterdir())
     return ExportReport("npy", out, len(names), num_rows, num_bytes)
+
+
+def _name(video_id: str) -> str:
+    """Return the name of a video's files: another one for "store", as `store.json` is taken."""
+    name = file_name(video_id)
+    return "%73tore" if name == "store" else name
 
 
 def _describe_video(store: FeatureStore, video_id: str, times_S3: np.ndarray) -> dict[str, Any]:
