@@ -125,7 +125,8 @@ def read_sources(path: Path | str) -> SourceTable:
 
     Raises:
         UsageError: No such file, not Parquet, a column missing or of another type, an id twice, an
-            empty cell where a value is needed, no class list, a label_id outside of it.
+            empty cell where a value is needed, parts in seconds without their frames, no class
+            list, a label_id outside of it.
     """
     table = _read(path, SOURCES_SCHEMA, optional=OPTIONAL_COLUMNS)
     for name in REQUIRED_COLUMNS:
@@ -175,7 +176,7 @@ def _read(path: Path | str, schema: pa.Schema, optional: Sequence[str]) -> pa.Ta
                     f"{table.schema.field(field.name).type} ({str(path)!r})"
                 ) from err
         elif field.name in optional:
-            columns.append(_default(field, table))
+            columns.append(_default(field, table, path))
         else:
             raise UsageError(f"column {field.name!r} is missing ({str(path)!r})")
     return pa.Table.from_arrays(columns, schema=schema.with_metadata(table.schema.metadata))
@@ -200,9 +201,21 @@ def _classes(table: pa.Table, path: Path | str) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _default(field: pa.Field, table: pa.Table) -> pa.Array:
+def _check_whole_files(table: pa.Table, path: Path | str) -> None:
+    """Refuse parts of files that are given in seconds alone: only a scan tells their frames."""
+    for name in ("start_seconds", "end_seconds"):
+        if name in table.column_names and table.column(name).null_count < table.num_rows:
+            raise UsageError(
+                f"a table with {name} must have the columns first_frame and end_frame too, as "
+                f"`synth manifest` writes them ({str(path)!r})"
+            )
+
+
+def _default(field: pa.Field, table: pa.Table, path: Path | str) -> pa.Array:
     if field.name == "decoder":
         return pa.array(["pyav"] * table.num_rows, field.type)
+    if field.name in ("first_frame", "end_frame"):
+        _check_whole_files(table, path)
     if field.name == "first_frame":
         return pa.array(np.zeros(table.num_rows, np.int64))
     if field.name == "end_frame":

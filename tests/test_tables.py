@@ -142,6 +142,17 @@ def test_columns_beyond_the_contract_are_optional(tmp_path: Path) -> None:
     assert (video.decoder, video.first_frame, video.end_frame) == ("pyav", 0, 60)
 
 
+@pytest.mark.parametrize("name", ["start_seconds", "end_seconds"])
+def test_parts_of_files_need_their_frames(tmp_path: Path, name: str) -> None:
+    drop = ("first_frame", "end_frame", "start_seconds", "end_seconds")
+    whole = written(tmp_path / "s.parquet", drop=drop)
+    assert read_sources(whole)[0].end_frame == 60
+    table = pq.read_table(whole)
+    pq.write_table(table.append_column(name, pa.array([None, 1.5])), whole)
+    with pytest.raises(UsageError, match=f"a table with {name} must have the columns first_frame"):
+        read_sources(whole)
+
+
 def test_a_folder_that_looks_like_a_partition_adds_no_column(tmp_path: Path) -> None:
     (tmp_path / "label=3").mkdir()
     assert read_sources(written(tmp_path / "label=3/s.parquet"))[0].label == "swim"
