@@ -14,9 +14,20 @@ import click
 # Read by OpenMP when torch is loaded: threads that wait spinning starve the decoders beside them.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(path_type=Path)
-ANY = click.Path(path_type=Path)
+
+class LocalPath(click.Path):
+    """A path on this machine: a URL would silently become a folder called `s3:`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Turn a word of the command line into a path; wrong use if it is a URL."""
+        if "://" in str(value):
+            self.fail(f"must be a local path, got the URL {str(value)!r}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = LocalPath(file_okay=False, path_type=Path)
+FILE = LocalPath(path_type=Path)
+ANY = LocalPath(path_type=Path)
 RAN_BUT_INCOMPLETE = 1
 WRONG_USE = 2
 
@@ -198,13 +209,7 @@ def render(
     from synth import render_plan
 
     report = render_plan(
-        plan,
-        out,
-        sources=sources,
-        codec=codec,
-        workers=workers,
-        address=address,
-        dry_run=dry_run,
+        plan, out, sources=sources, codec=codec, workers=workers, address=address, dry_run=dry_run
     )
     missing = report.num_shards - report.done_before if dry_run else len(report.failed)
     lines = [
@@ -216,16 +221,11 @@ def render(
     show(report, lines, is_json)
     if dry_run:
         return
-    failed = [f"  shard {shard}: {why}" for shard, why in list(report.failed.items())[:5]]
+    failed = "".join(f"\n  shard {shard}: {why}" for shard, why in list(report.failed.items())[:5])
     finish(
         not report.failed,
-        "\n".join(
-            [
-                f"{len(report.failed):,} shards could not be rendered; the finished ones are kept, "
-                f"run the same command again:",
-                *failed,
-            ]
-        ),
+        f"{len(report.failed):,} shards could not be rendered; the finished ones are kept, run the "
+        f"same command again:{failed}",
     )
     finish(
         report.rejected <= max_rejected * report.planned,

@@ -124,6 +124,15 @@ def test_wrong_recipes(made: Path, tmp_path: Path, old: str, new: str, says: str
     assert not (tmp_path / "plan").exists()
 
 
+@pytest.mark.parametrize("words", [("plan", "r.toml", "s.parquet", "-o"), ("render", "plan")])
+def test_a_url_does_not_become_a_local_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "local path" in complaint(run(cli.synth, *words, "s3://bucket/out"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_tables_that_cannot_be_planned(made: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path)
     table = pq.read_table(made / "sources.parquet")
