@@ -1,7 +1,9 @@
 """The door: the commands `synth`, `train` and `features`. It parses, calls one function, prints."""
 
 import dataclasses
+import errno
 import json
+import math
 import os
 import sys
 from collections.abc import Iterable
@@ -30,6 +32,7 @@ FILE = LocalPath(path_type=Path)
 ANY = LocalPath(path_type=Path)
 RAN_BUT_INCOMPLETE = 1
 WRONG_USE = 2
+DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 as_json = click.option("--json", "is_json", is_flag=True, help="Print one JSON object on stdout.")
 max_rejected = click.option(
@@ -60,10 +63,12 @@ class Command(click.Command):
         except SeamlineError as err:
             click.echo(f"Error: {err}", err=True)
             ctx.exit(WRONG_USE)
+        except BrokenPipeError:
+            raise  # the reader of stdout has seen enough; click ends quietly
         except OSError as err:
             what = f"{err.strerror}: {err.filename!r}" if err.filename else str(err)
             click.echo(f"Error: {what}", err=True)
-            ctx.exit(RAN_BUT_INCOMPLETE)
+            ctx.exit(RAN_BUT_INCOMPLETE if err.errno in DISK_TROUBLE else WRONG_USE)
 
 
 class Door(click.Group):
@@ -75,17 +80,25 @@ class Door(click.Group):
 def show(report: Any, lines: Iterable[str], is_json: bool) -> None:
     """Print a report: its lines for people, or one JSON object."""
     if is_json:
-        click.echo(json.dumps(report, default=plain))
+        click.echo(json.dumps(plain(report), allow_nan=False))
     else:
         for line in lines:
             click.echo(line)
 
 
 def plain(value: Any) -> Any:
-    """Turn a report or a path into what JSON has."""
-    if dataclasses.is_dataclass(value):  # some have slots, so no __dict__
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return str(value)
+    """Turn a report into what JSON has: records to objects, NaN to null, anything else to text."""
+    if dataclasses.is_dataclass(value):
+        return {
+            field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
 def finish(ok: bool, sentence: str) -> None:

@@ -67,7 +67,7 @@ class DemoReport:
 def run_demo(folder: Path | str, *, workers: int | None = None) -> DemoReport:
     """Make clips, plan, render, train, extract features and score them, all in `folder`.
 
-    Run again, it keeps what is finished.
+    Run again, it keeps finished videos, shards, weights and features; what takes seconds is redone.
 
     Args:
         folder: Made if it does not exist.

@@ -15,7 +15,7 @@ from .packets import PacketScan, scan_packets
 from .probe import probe_video
 from .progress import Progress
 from .recipe_tables import build_record, read_recipe_table
-from .records import Segment, SourceVideo
+from .records import SourceVideo
 from .storage import atomic_writer, write_atomic
 from .strict import first_line, open_video
 from .tables import (
@@ -44,7 +44,6 @@ __all__ = [
     "RgbConverter",
     "SampledFrames",
     "SeamlineError",
-    "Segment",
     "ShardError",
     "SnippetGrid",
     "SourceTable",

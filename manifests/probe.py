@@ -54,7 +54,7 @@ def probe_video(
         orientation, decoder = _decode_whole(scan)
     else:
         orientation, decoder = _first_orientation(scan), "pyav"
-    first_frame, end_frame = _frames_between(scan, start_seconds, end_seconds)
+    first_frame, end_frame = frames_between(scan, start_seconds, end_seconds)
     width, height = scan.width, scan.height
     return SourceVideo(
         video_id=Path(path).stem,
@@ -77,10 +77,16 @@ def probe_video(
     )
 
 
-def _frames_between(
+def frames_between(
     scan: PacketScan, start_seconds: float | None, end_seconds: float | None
 ) -> tuple[int, int]:
-    """Return the half-open range of frames with `start_seconds <= t < end_seconds`."""
+    """Return the half-open range of frames with `start_seconds <= t < end_seconds`.
+
+    None stands for the file's own start or end.
+
+    Raises:
+        VideoError: No frame presents there.
+    """
     bounds = (
         (-np.inf if start_seconds is None else start_seconds),
         (np.inf if end_seconds is None else end_seconds),

@@ -1,23 +1,7 @@
-"""The records of what goes in: source videos and annotated segments."""
+"""The record of what goes in: a source video."""
 
 from dataclasses import dataclass
 from fractions import Fraction
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One annotated action of a video, half-open in time: `start_seconds <= t < end_seconds`."""
-
-    start_seconds: float
-    end_seconds: float
-    label: str
-
-    def __post_init__(self) -> None:
-        if not self.start_seconds <= self.end_seconds:
-            raise ValueError(
-                f"a segment must not end before it starts, got {self.start_seconds} to "
-                f"{self.end_seconds} ({self.label!r})"
-            )
 
 
 @dataclass(frozen=True, slots=True)

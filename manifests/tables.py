@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .errors import UsageError
+from .parts import find_parts
 from .records import SourceVideo
 from .storage import write_atomic
 
@@ -123,10 +124,12 @@ def write_sources(path: Path | str, videos: Sequence[SourceVideo], classes: Sequ
 def read_sources(path: Path | str) -> SourceTable:
     """Read a sources table and check that it is one.
 
+    A table made elsewhere may give parts of files in seconds without their frames: those files are
+    scanned here.
+
     Raises:
         UsageError: No such file, not Parquet, a column missing or of another type, an id twice, an
-            empty cell where a value is needed, parts in seconds without their frames, no class
-            list, a label_id outside of it.
+            empty cell where a value is needed, no class list, a label_id outside of it.
     """
     table = _read(path, SOURCES_SCHEMA, optional=OPTIONAL_COLUMNS)
     for name in REQUIRED_COLUMNS:
@@ -136,8 +139,11 @@ def read_sources(path: Path | str) -> SourceTable:
     if len(ids.unique()) != len(ids):
         raise UsageError(f"video_id must be unique, but ids repeat ({str(path)!r})")
     classes = _classes(table, path)
+    folder = os.path.dirname(os.path.abspath(path))
+    if not {"first_frame", "end_frame"} <= set(pq.read_schema(path).names):
+        table = find_parts(table, folder)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return SourceTable(table, classes, os.path.dirname(os.path.abspath(path)), digest)
+    return SourceTable(table, classes, folder, digest)
 
 
 def write_segments(path: Path | str, rows: Sequence[dict], classes: Sequence[str]) -> None:
@@ -176,7 +182,7 @@ def _read(path: Path | str, schema: pa.Schema, optional: Sequence[str]) -> pa.Ta
                     f"{table.schema.field(field.name).type} ({str(path)!r})"
                 ) from err
         elif field.name in optional:
-            columns.append(_default(field, table, path))
+            columns.append(_default(field, table))
         else:
             raise UsageError(f"column {field.name!r} is missing ({str(path)!r})")
     return pa.Table.from_arrays(columns, schema=schema.with_metadata(table.schema.metadata))
@@ -201,21 +207,9 @@ def _classes(table: pa.Table, path: Path | str) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _check_whole_files(table: pa.Table, path: Path | str) -> None:
-    """Refuse parts of files that are given in seconds alone: only a scan tells their frames."""
-    for name in ("start_seconds", "end_seconds"):
-        if name in table.column_names and table.column(name).null_count < table.num_rows:
-            raise UsageError(
-                f"a table with {name} must have the columns first_frame and end_frame too, as "
-                f"`synth manifest` writes them ({str(path)!r})"
-            )
-
-
-def _default(field: pa.Field, table: pa.Table, path: Path | str) -> pa.Array:
+def _default(field: pa.Field, table: pa.Table) -> pa.Array:
     if field.name == "decoder":
         return pa.array(["pyav"] * table.num_rows, field.type)
-    if field.name in ("first_frame", "end_frame"):
-        _check_whole_files(table, path)
     if field.name == "first_frame":
         return pa.array(np.zeros(table.num_rows, np.int64))
     if field.name == "end_frame":

@@ -19,11 +19,6 @@ from .mixup import (
 TIE = 1e-7  # far above float error, far below the distance of any other value from a tie
 
 
-def default_delta(width: int) -> float:
-    """Return the half-width of the spatial ramp in pixels: `W / 16`, as in the authors' code."""
-    return width / 16
-
-
 def round_half_up(x: np.ndarray | float) -> np.ndarray:
     """Round to nearest, ties up: `floor(x + 1/2)` as int64, the rounding of every recipe."""
     return np.floor(np.asarray(x) + (0.5 + TIE)).astype(np.int64)

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import logging
 import os
+import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from .shards import dump_json, read_done, read_record, shard_path
 
 MAX_ATTEMPTS = 3
 IN_FLIGHT_PER_CPU = 2
+CONNECT_SECONDS = 10.0
 
 
 @dataclass
@@ -231,11 +233,22 @@ def _ray_cluster(workers: int | None, address: str | None) -> Iterator[None]:
             logging_level=logging.ERROR,
         )
     else:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        _join(address)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    """Join a running cluster, or say that there is none; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if host and port.isdecimal():
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError) as err:
+        raise UsageError(f"no Ray cluster answers at {address!r}") from err
 
 
 def _run_on_ray(

@@ -119,7 +119,10 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """The done record of a shard; its existence on disk means done."""
+    """The done record of a shard; its existence on disk means done.
+
+    `reasons` counts the rejected samples by reason up to the colon; the index has all of it.
+    """
 
     shard: int
     plan_digest: str
@@ -296,7 +299,7 @@ def render_shard(task: ShardTask) -> ShardReport:
         for result in render_samples(task.rows, task.videos, task.codec):
             start = tar.offset
             if isinstance(result, Rejected):
-                reasons[result.reason] += 1
+                reasons[result.reason.partition(": ")[0]] += 1
                 index.append(_index_row(result.row, result.reason, None, None))
                 continue
             row = result.sample.row

@@ -90,8 +90,9 @@ def read_status(out: Path | str, plan_folder: Path | str | None = None) -> Statu
 
 
 def _rejected_keys(path: Path, reason: str) -> list[str]:
-    rows = pq.read_table(path, schema=INDEX_SCHEMA, filters=[("reason", "=", reason)])
-    return rows["key"].to_pylist()[:EXAMPLES]
+    rows = pq.read_table(path, schema=INDEX_SCHEMA, filters=[("status", "=", "rejected")])
+    pairs = zip(rows["key"].to_pylist(), rows["reason"].to_pylist(), strict=True)
+    return [key for key, why in pairs if why.partition(": ")[0] == reason][:EXAMPLES]
 
 
 @dataclass
@@ -170,9 +171,11 @@ def _check_shard(
     report.num_samples += len(index)
     problems = []
     if file_digest(index.path) != record["sha256"]:
-        problems.append("the tar's sha256 is not that of its done record")
+        problems.append("the tar's sha256 differs from its done record's: delete it, render again")
     if file_digest(shard_path(out, shard, "parquet")) != record["index_sha256"]:
-        problems.append("the index's sha256 is not that of its done record")
+        problems.append(
+            "the index's sha256 differs from its done record's: delete it, render again"
+        )
     if dataset is not None:
         digests = dict(zip(dataset["shards"], dataset["shard_digests"], strict=True))
         if digests.get(shard) != record["sha256"]:

@@ -196,3 +196,16 @@ def test_a_store_or_run_that_is_none(made: Path, tmp_path: Path) -> None:
         "--store", tmp_path / "s.zarr", "--fps", "fast",
     )  # fmt: skip
     assert "--fps must be a number" in complaint(result)
+
+
+def test_reports_become_json_without_nan() -> None:
+    assert cli.plain({"loss": float("nan"), "path": Path("x"), "n": (1, 2.5, None)}) == {
+        "loss": None,
+        "path": "x",
+        "n": [1, 2.5, None],
+    }
+
+
+def test_an_impossible_output_is_wrong_use(made: Path) -> None:
+    result = run(cli.synth, "preview", made / "shards", "-o", "/proc/none/preview.html")
+    complaint(result, cli.WRONG_USE)

@@ -37,7 +37,7 @@ FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_ATTRIBUTES = {("os", "system"), ("os", "popen")}
 LONGEST_FUNCTION = 60
 LONGEST_MODULE = 400
-LONGEST_LIST = 500  # cli.py declares options, a test file lists cases
+LONGEST_LIST = 520  # cli.py declares options, a test file lists cases
 
 
 def first_party() -> list[str]:

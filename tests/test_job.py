@@ -322,3 +322,10 @@ def test_dry_run_writes_nothing(dataset: Path, tmp_path: Path) -> None:
     report = render_plan(dataset / "plan", tmp_path / "out", dry_run=True)
     assert (report.num_shards, report.done_before) == (3, 0)
     assert not (tmp_path / "out").exists()
+
+
+def test_joining_a_cluster_that_is_not_there_is_said_soon(dataset: Path, tmp_path: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(UsageError, match=r"no Ray cluster answers at '127.0.0.1:1'"):
+        render_plan(dataset / "plan", tmp_path / "out", address="127.0.0.1:1")
+    assert time.monotonic() - start < 15

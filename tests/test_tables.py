@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_videos import MadeVideos
 
 from manifests import (
     SourceVideo,
     UsageError,
     atomic_writer,
+    probe_video,
     read_segments,
     read_sources,
     resolve_path,
@@ -142,15 +144,35 @@ def test_columns_beyond_the_contract_are_optional(tmp_path: Path) -> None:
     assert (video.decoder, video.first_frame, video.end_frame) == ("pyav", 0, 60)
 
 
-@pytest.mark.parametrize("name", ["start_seconds", "end_seconds"])
-def test_parts_of_files_need_their_frames(tmp_path: Path, name: str) -> None:
-    drop = ("first_frame", "end_frame", "start_seconds", "end_seconds")
-    whole = written(tmp_path / "s.parquet", drop=drop)
-    assert read_sources(whole)[0].end_frame == 60
-    table = pq.read_table(whole)
-    pq.write_table(table.append_column(name, pa.array([None, 1.5])), whole)
-    with pytest.raises(UsageError, match=f"a table with {name} must have the columns first_frame"):
-        read_sources(whole)
+def test_parts_in_seconds_alone_find_their_frames(tmp_path: Path, made_videos: MadeVideos) -> None:
+    path = made_videos["plain"]  # 60 frames at 25 frames/s
+    whole = probe_video(str(path))
+    rows = [
+        replace(
+            whole,
+            video_id=name,
+            label="swim",
+            label_id=0,
+            start_seconds=start,
+            end_seconds=end,
+        )
+        for name, start, end in [
+            ("all", None, None),
+            ("end", 1.5, None),
+            ("middle", 0.4, 0.8),
+            ("none", 90.0, 99.0),
+        ]
+    ]
+    write_sources(tmp_path / "s.parquet", rows, ["swim"])
+    table = pq.read_table(tmp_path / "s.parquet").drop_columns(["first_frame", "end_frame"])
+    pq.write_table(table, tmp_path / "s.parquet")
+    videos = {video.video_id: video for video in read_sources(tmp_path / "s.parquet")}
+    found = {name: (video.first_frame, video.end_frame) for name, video in videos.items()}
+    assert found["all"] == (0, 60)
+    assert found["middle"] == (10, 20)
+    assert found["end"] == (38, 60)
+    assert videos["none"].status == "rejected"
+    assert "presents no frame" in videos["none"].reason
 
 
 def test_a_folder_that_looks_like_a_partition_adds_no_column(tmp_path: Path) -> None:

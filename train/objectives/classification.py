@@ -35,7 +35,6 @@ class Classification(Objective):
     """Cross-entropy of the clip's score vector against its soft class distribution."""
 
     losses = ("cross_entropy",)
-    main_score = "accuracy"
 
     def __init__(self, num_classes: int, loss: str | None = None) -> None:
         super().__init__(num_classes, loss)

@@ -42,7 +42,6 @@ class Detection(Objective):
     """Frame-level loss: `cross_entropy` with a background output, or `bce` without one."""
 
     losses = tuple(LOSSES)
-    main_score = "frame_map"
 
     def __init__(self, num_classes: int, loss: str | None = None) -> None:
         super().__init__(num_classes, loss)

@@ -22,11 +22,9 @@ class Objective(nn.Module, ABC):
     Attributes:
         losses: Names a recipe may give for `loss`, the default first.
         num_outputs: Class scores that the backbone must have.
-        main_score: Key of `score` that says how good a model is; larger is better.
     """
 
     losses: ClassVar[tuple[str, ...]]
-    main_score: ClassVar[str]
     num_outputs: int
 
     def __init__(self, num_classes: int, loss: str | None = None) -> None:
