@@ -1,8 +1,6 @@
 """What was chosen by measuring: decoders, codecs, small nets. `python -m benchmarks.choices`."""
 
 import dataclasses
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,7 @@ from synth.codecs import DECODERS, ENCODERS, EXTENSIONS
 from synth.frames import _read_decord, _read_pyav
 from train import X3D, X3DArguments
 
-from .clips import make_sources
+from .clips import make_sources, run_in_folder
 
 NUM_CLIPS, NUM_DAMAGED, NUM_FLIPS = 12, 12, 3
 SMALL_NETWORKS = (
@@ -144,8 +142,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            main(Path(temporary))
+    run_in_folder(main)

@@ -1,6 +1,9 @@
-"""Kinetics-like clips to measure on: 10 s of h264 at 340x256 and 30 frames/s, made on the spot."""
+"""What to measure on: Kinetics-like clips, 10 s of h264 at 340x256, and a recipe of all kinds."""
 
 import dataclasses
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import ffmpeg
@@ -8,6 +11,34 @@ import ffmpeg
 from manifests import SourceVideo, probe_video, run_ffmpeg, write_sources
 
 NUM_CLASSES = 4
+RECIPE = """
+[synth]
+samples_per_video = {samples_per_video}
+samples_per_shard = {samples_per_shard}
+[synth.kinds]
+clip = 1
+freeze = 1
+mixup = 1
+cutmix_window = 1
+cutmix_view = 1
+"""
+
+
+def write_recipe(path: Path, samples_per_video: int, samples_per_shard: int) -> Path:
+    """Write a recipe of all kinds, 16 frames at stride 5, and return its path."""
+    path.write_text(
+        RECIPE.format(samples_per_video=samples_per_video, samples_per_shard=samples_per_shard)
+    )
+    return path
+
+
+def run_in_folder(main: Callable[[Path], None]) -> None:
+    """Call `main` with the folder named on the command line, or with a temporary one."""
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            main(Path(temporary))
 
 
 def make_clip(path: Path, number: int, seconds: float = 10.0) -> None:

@@ -9,22 +9,12 @@ from manifests import SourceVideo, write_sources
 from synth.plan_files import read_plan, read_plan_sources, write_plan
 from synth.render import ShardTask, render_shard
 
+from .clips import write_recipe
 from .measure import Row
 
 GIGABYTE = 10**9
 PLANNED_SAMPLES = 1_000_000
 SAMPLES_PER_VIDEO = 10
-RECIPE = """
-[synth]
-samples_per_video = {samples_per_video}
-samples_per_shard = {samples_per_shard}
-[synth.kinds]
-clip = 1
-freeze = 1
-mixup = 1
-cutmix_window = 1
-cutmix_view = 1
-"""
 
 
 def _call(work: Callable[..., None], words: tuple, results: multiprocessing.Queue) -> None:
@@ -67,8 +57,7 @@ def render_one_shard(plan_folder: Path, out: Path) -> None:
 
 def worker_row(folder: Path, sources: Path) -> Row:
     """Render 512 samples as one shard in one process."""
-    recipe = folder / "worker.toml"
-    recipe.write_text(RECIPE.format(samples_per_video=16, samples_per_shard=512))
+    recipe = write_recipe(folder / "worker.toml", samples_per_video=16, samples_per_shard=512)
     write_plan(recipe, sources, folder / "worker_plan")
     _, peak = in_a_process(render_one_shard, folder / "worker_plan", folder / "worker_out")
     return Row(
@@ -93,8 +82,7 @@ def plan_row(folder: Path) -> Row:
     ]  # fmt: skip
     sources = folder / "many.parquet"
     write_sources(sources, videos, [f"c{label_id}" for label_id in range(400)])
-    recipe = folder / "many.toml"
-    recipe.write_text(RECIPE.format(samples_per_video=SAMPLES_PER_VIDEO, samples_per_shard=256))
+    recipe = write_recipe(folder / "many.toml", SAMPLES_PER_VIDEO, samples_per_shard=256)
     seconds, peak = in_a_process(write_plan, recipe, sources, folder / "many_plan")
     return Row(
         f"plan of {PLANNED_SAMPLES:,} samples",

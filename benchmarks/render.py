@@ -19,21 +19,9 @@ from synth.codecs import encode_filmstrip
 from synth.job import render_plan
 from synth.plan_files import Plan, read_plan, read_plan_sources, write_plan
 
+from .clips import write_recipe
 from .measure import Row, interleaved, rate_row
 
-RECIPE = """
-[synth]
-frames = 16
-frame_stride = 5
-samples_per_video = {samples_per_video}
-samples_per_shard = 16
-[synth.kinds]
-clip = 1
-freeze = 1
-mixup = 1
-cutmix_window = 1
-cutmix_view = 1
-"""
 Passes = list[tuple[SourceVideo, np.ndarray]]
 
 
@@ -69,8 +57,7 @@ def decode_and_encode(shard: tuple[Passes, int]) -> int:
 
 def measure(folder: Path, sources: Path, workers: int, samples_per_video: int) -> Row:
     """Measure one recipe; three turns of each side after a warm-up."""
-    recipe = folder / f"recipe_{samples_per_video}.toml"
-    recipe.write_text(RECIPE.format(samples_per_video=samples_per_video))
+    recipe = write_recipe(folder / "render.toml", samples_per_video, samples_per_shard=16)
     write_plan(recipe, sources, folder / "plan")
     plan = read_plan(folder / "plan")
     shards = decoding_passes(plan, read_plan_sources(plan, None))
