@@ -6,6 +6,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,12 +20,13 @@ def read_recipe_table(path: Path | str, section: str) -> dict[str, Any]:
     """Read the table `[section]` of a recipe.
 
     One file may hold the recipe of the shards (`[synth]`) and of the training on them (`[train]`).
+    A bare name that is no file here is looked up among the recipes that come with the package.
 
     Raises:
         UsageError: No such file, not TOML, an unknown table, or no `[section]` in it.
     """
     try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        tables = tomllib.loads(_read_text(Path(path)))
     except FileNotFoundError as err:
         raise UsageError(f"no such recipe: {str(path)!r}") from err
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as err:
@@ -35,6 +37,13 @@ def read_recipe_table(path: Path | str, section: str) -> dict[str, Any]:
     if not isinstance(tables.get(section), dict):
         raise UsageError(f"the recipe has no table [{section}] ({str(path)!r})")
     return tables[section]
+
+
+def _read_text(path: Path) -> str:
+    shipped = files("manifests.recipes") / path.name
+    if not path.exists() and path.parent == Path() and shipped.is_file():
+        return shipped.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 def build_record(

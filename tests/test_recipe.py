@@ -174,3 +174,14 @@ def test_absent_or_unreadable_recipes_are_usage_errors(tmp_path: Path) -> None:
 def test_a_recipe_cannot_be_changed() -> None:
     with pytest.raises(AttributeError):
         Recipe().frames = 3  # type: ignore[misc]
+
+
+def test_a_bare_name_finds_a_shipped_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe("demo.toml").crop == 64
+    (tmp_path / "demo.toml").write_text("[synth]\ncrop = 96\n")
+    assert read_recipe("demo.toml").crop == 96  # the user's own file comes first
+    with pytest.raises(UsageError, match="no such recipe: 'nowhere/demo.toml'"):
+        read_recipe("nowhere/demo.toml")
