@@ -29,7 +29,7 @@ from .views import resize, resized_size
 decord.logging.set_level(decord.logging.QUIET)  # its FFmpeg writes to stderr what it also raises
 
 BATCH_BYTES = 64 * 2**20
-# decord decodes ahead of its caller without a bound (a 70 s video: 800 MB), PyAV does not. Longer
+# decord decodes ahead of its caller without a bound (hundreds of MB), PyAV does not. Longer
 # stretches than this go to PyAV, which returns the same bytes and is no slower on them.
 DECORD_BYTES = 128 * 2**20
 # Jump only over more frames than a decoder may hold back, else it starts again for nothing.
@@ -118,8 +118,8 @@ def _check_readable(video: SourceVideo) -> None:
 def _is_for_decord(video: SourceVideo, indices: np.ndarray) -> bool:
     """Return whether decord reads these frames: it is known right here, and a gapless short run.
 
-    Frames with gaps go to PyAV, which leaves pictures undecoded that nobody asked for and takes
-    0.7 of decord's time; the bytes are the same.
+    Frames with gaps go to PyAV, which leaves pictures undecoded that nobody asked for and is faster
+    (`benchmarks/choices.py`); the bytes are the same.
     """
     span = int(indices[-1] - indices[0]) + 1
     is_short = span * 3 * video.height * video.width <= DECORD_BYTES

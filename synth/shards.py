@@ -54,7 +54,7 @@ class ShardSample:
     def frames(self, out: np.ndarray | None = None) -> np.ndarray:
         """Decode the clip to uint8 `(T, H, W, 3)`; ShardError if it does not decode.
 
-        `out` is memory that the decoder may write into: fresh pages cost a quarter of decoding.
+        `out` is memory that the decoder may write into: fresh pages are dear.
         """
         if len(self.members) != 1:
             raise ShardError(f"sample {self.key} has no single clip: {sorted(self.members)}")

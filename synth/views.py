@@ -72,7 +72,7 @@ def resize(
 ) -> np.ndarray:
     """Resize one uint8 frame: bilinear, or area averaging when it shrinks to less than a half.
 
-    Down to a half, bilinear sees every source pixel, at a fifth of the cost. The result lies in
+    Down to a half, bilinear sees every source pixel and costs far less. The result lies in
     `scratch` if that is given and the size changes.
     """
     if frame_HWC.shape[:2] == (height, width):

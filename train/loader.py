@@ -215,7 +215,7 @@ def load_batches(
         slots = frames.numpy()
         return frames, [pool.submit(decode, index, slots[n]) for n, index in enumerate(batch)]
 
-    spare: list[torch.Tensor] = []  # fresh pages cost a quarter of the time of decoding into them
+    spare: list[torch.Tensor] = []  # fresh pages are dear
     pool = ThreadPoolExecutor(num_threads, thread_name_prefix="loader")
     try:
         waiting = iter(batches)
