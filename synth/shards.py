@@ -35,6 +35,7 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 TAR_BLOCK = tarfile.BLOCKSIZE
+PAIR = ("query", "key")  # what the members of a pair are called, in their order
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class ShardSample:
 
     Attributes:
         key: The sample key.
-        members: Bytes by extension ("jpg", "mp4", "npy"; of a pair "query.jpg" and "key.jpg").
+        members: Bytes by extension ("jpg", "mp4", "npy"; of a pair "query.jpg" and "key.jpg", in
+            this order).
         meta: The `.json` member: kind, num_frames, class_ids, weights, tree, sources.
     """
 
@@ -52,14 +54,29 @@ class ShardSample:
     meta: Mapping[str, Any]
 
     def frames(self, out: np.ndarray | None = None) -> np.ndarray:
-        """Decode the clip to uint8 `(T, H, W, 3)`; ShardError if it does not decode.
+        """Decode the clip to uint8 `(T, H, W, 3)`, or a pair to `(2, T, H, W, 3)`: query, key.
 
         `out` is memory that the decoder may write into: fresh pages are dear.
+
+        Raises:
+            ShardError: A member does not decode, or the two of a pair differ in size.
         """
-        if len(self.members) != 1:
-            raise ShardError(f"sample {self.key} has no single clip: {sorted(self.members)}")
-        ((extension, member),) = self.members.items()
-        return decode_member(extension, member, self.num_frames, out)
+        if len(self.members) == 1:
+            ((extension, member),) = self.members.items()
+            return decode_member(extension, member, self.num_frames, out)
+        views = [name.partition(".")[0] for name in self.members]
+        if views != list(PAIR):
+            raise ShardError(f"sample {self.key} is no clip and no pair: {list(self.members)}")
+        slots = (None, None) if out is None or len(out) != len(PAIR) else out
+        clips = [
+            decode_member(name.partition(".")[2], member, self.num_frames, slot)
+            for (name, member), slot in zip(self.members.items(), slots, strict=True)
+        ]
+        if clips[0].shape != clips[1].shape:
+            raise ShardError(f"the clips of pair {self.key} differ in size")
+        if slots is out and all(map(np.shares_memory, clips, slots)):
+            return out
+        return np.stack(clips)
 
     @property
     def num_frames(self) -> int:

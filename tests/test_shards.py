@@ -19,8 +19,9 @@ from made_shards import moving_clip, write_moving_shards, write_shards
 
 from manifests import ShardError, UsageError
 from synth import LabelTrack, constant_track, read_dataset, read_sample
-from synth.codecs import EXTENSIONS, encode_raw
+from synth.codecs import EXTENSIONS, encode_filmstrip, encode_raw
 from synth.shards import (
+    ShardSample,
     TarWriter,
     parse_sample,
     read_shard_index,
@@ -316,6 +317,28 @@ def test_wrong_labels_in_the_meta_are_a_shard_error(meta: dict[str, Any]) -> Non
         sample_of({**GOOD_META, **meta}).track()
 
 
-def test_pair_has_no_single_clip() -> None:
-    with pytest.raises(ShardError, match="no single clip"):
+def pair_of(query: np.ndarray, key: np.ndarray) -> ShardSample:
+    members = {"query.npy": encode_raw(query), "key.npy": encode_raw(key)}
+    return ShardSample("a", members, {"num_frames": 2})
+
+
+def test_a_pair_decodes_to_query_and_key() -> None:
+    query, key = np.full((2, 4, 6, 3), 7, np.uint8), np.full((2, 4, 6, 3), 9, np.uint8)
+    assert np.array_equal(pair_of(query, key).frames(), np.stack([query, key]))
+
+
+def test_a_pair_of_jpegs_decodes_into_given_memory() -> None:
+    frames = np.full((2, 16, 16, 3), 90, np.uint8)
+    jpeg = encode_filmstrip(frames)
+    sample = ShardSample("a", {"query.jpg": jpeg, "key.jpg": jpeg}, {"num_frames": 2})
+    out = np.zeros((2, 2, 16, 16, 3), np.uint8)
+    assert sample.frames(out=out) is out
+    assert np.array_equal(out, np.stack([frames, frames]))
+
+
+def test_members_that_are_no_pair_are_refused() -> None:
+    with pytest.raises(ShardError, match="no clip and no pair"):
         sample_of(GOOD_META, ("a.key.npy", b"")).frames()
+    frames = np.zeros((2, 4, 6, 3), np.uint8)
+    with pytest.raises(ShardError, match="differ in size"):
+        pair_of(frames, frames[:, :2]).frames()

@@ -351,7 +351,7 @@ def test_a_loss_that_explodes_is_said(shards: Path, tmp_path: Path) -> None:
         ({"schedule": "step"}, "milestones belong to schedule 'step'"),
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
         ({"validation_fraction": 1.0}, r"validation_fraction must be in \[0, 1\), got 1.0"),
-        ({"optimiser": "adam"}, "optimiser must be one of 'sgd', 'adamw', got 'adam'"),
+        ({"optimiser": "lamb"}, "optimiser must be one of 'sgd', 'adam', 'adamw', got 'lamb'"),
     ],
 )
 def test_recipe_errors(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -12,9 +12,10 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 from .backbones import BACKBONES, X3D, Backbone, X3DArguments
 from .checkpoint import TrainedModel, load_initial_weights, load_run, normalise, read_model_record
 from .loader import Batch, SampleTable, load_batches, sample_table
-from .loop import TrainReport, train_model
+from .loop import train_model
 from .objectives import OBJECTIVES, Objective, average_precision, mean_average_precision
 from .recipe import TrainRecipe, read_train_recipe
+from .records import TrainReport
 
 __all__ = [
     "BACKBONES",

@@ -1,16 +1,19 @@
 """What a training depends on, checked before its first side effect."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from manifests import CheckpointError, UsageError
 from synth import ShardDataset, read_dataset
 
-from .checkpoint import read_resume
+from .checkpoint import TrainedModel, load_run, read_resume
 from .loader import SampleTable, sample_table, split_by_video
-from .recipe import TrainRecipe, read_train_recipe
+from .objectives import OBJECTIVES
+from .recipe import TrainRecipe, objective_arguments, read_train_recipe
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,11 @@ class TrainJob:
         samples: Training samples.
         held_out: Samples of the held-out videos.
         num_left_out: Samples with sources on both sides.
-        clip_shape: `(T, H, W, 3)` of every clip.
+        clip_shape: `(T, H, W, 3)` of every clip, or `(2, T, H, W, 3)` of every pair.
         resume: Go on from the run's last checkpoint.
         init: Initial weights.
+        teachers: Runs that the objective learns from.
+        teacher_digests: The sha256 of their weights.
     """
 
     recipe: TrainRecipe
@@ -38,6 +43,8 @@ class TrainJob:
     clip_shape: tuple[int, ...]
     resume: bool
     init: Path | None
+    teachers: tuple[Path, ...] = ()
+    teacher_digests: tuple[str, ...] = ()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -56,13 +63,16 @@ def prepare_job(
     run: Path | str,
     resume: bool = False,
     init: Path | str | None = None,
+    teachers: Sequence[Path | str] = (),
 ) -> TrainJob:
     """Read and check everything; writes nothing.
 
     Raises:
-        UsageError: A wrong recipe, unfinished shards, too few samples, an existing run.
+        UsageError: A wrong recipe, unfinished shards, samples that the objective cannot learn from,
+            too few samples, an existing run.
         ShardError: A shard that is missing, truncated or of another plan.
-        CheckpointError: A run to resume that had another recipe, other shards or other classes.
+        CheckpointError: A run to resume that had another recipe, other shards, other classes or
+            other teachers; a teacher that does not fit the recipe.
     """
     recipe, run = read_train_recipe(recipe_path), Path(run)
     if resume and not run.is_dir():
@@ -74,18 +84,90 @@ def prepare_job(
         )
     dataset = read_dataset(shards)
     table = sample_table(dataset, recipe.kinds)
+    check_samples(recipe, table)
     samples, held_out = split_by_video(table, recipe.validation_fraction, recipe.seed)
     if len(samples) < recipe.batch_size:
         raise UsageError(
             f"batch_size must be at most the number of training samples, got {recipe.batch_size} "
             f"for {len(samples)}, with {len(held_out)} held out (recipe {str(recipe_path)!r})"
         )
-    if resume:
-        _check_same_run(run, recipe, dataset)
-    num_left_out = len(table) - len(samples) - len(held_out)
     shape = samples.read(0).frames().shape
-    initial = None if init is None else Path(init)
-    return TrainJob(recipe, run, dataset, samples, held_out, num_left_out, shape, resume, initial)
+    check_clips(recipe, shape, recipe_path)
+    digests = tuple(model.digest for model in load_teachers(recipe, teachers))
+    if resume:
+        _check_same_run(run, recipe, dataset, digests)
+    return TrainJob(
+        recipe=recipe,
+        run=run,
+        dataset=dataset,
+        samples=samples,
+        held_out=held_out,
+        num_left_out=len(table) - len(samples) - len(held_out),
+        clip_shape=shape,
+        resume=resume,
+        init=None if init is None else Path(init),
+        teachers=tuple(map(Path, teachers)),
+        teacher_digests=digests,
+    )
+
+
+def check_samples(recipe: TrainRecipe, samples: SampleTable) -> None:
+    """Raise UsageError unless the objective can learn from every kind of sample."""
+    objective = OBJECTIVES[recipe.objective]
+    kinds = samples.kinds()
+    for kind in sorted(set(kinds)):
+        if not objective.accepts(samples.read(kinds.index(kind))):
+            raise UsageError(
+                f"objective {recipe.objective!r} needs {objective.wants}, but the shards in "
+                f"{str(samples.dataset.path)!r} have samples of kind {kind!r}: choose others with "
+                f"`kinds`, or render such shards"
+            )
+
+
+def check_clips(recipe: TrainRecipe, shape: Sequence[int], path: Path | str) -> None:
+    """Raise UsageError unless a sample can be cut into the objective's clips."""
+    num_clips = getattr(objective_arguments(recipe, path), "num_clips", 1)
+    if shape[-4] % num_clips:
+        raise UsageError(
+            f"num_clips must divide the frames of a sample, got {num_clips} for {shape[-4]} "
+            f"(recipe {str(path)!r}, [train.objective_arguments])"
+        )
+
+
+def load_teachers(
+    recipe: TrainRecipe,
+    teachers: Sequence[Path | str],
+    device: str | torch.device = "cpu",
+) -> list[TrainedModel]:
+    """Load the runs that the objective learns from, in its order.
+
+    Raises:
+        UsageError: More or fewer runs than the objective has teachers.
+        CheckpointError: A run with another objective, backbone or normalisation than it takes.
+    """
+    roles = OBJECTIVES[recipe.objective].teachers
+    if len(teachers) != len(roles):
+        raise UsageError(
+            f"objective {recipe.objective!r} takes {len(roles)} --teacher runs"
+            f"{' (' + ', then '.join(roles) + ')' if roles else ''}, got {len(teachers)}"
+        )
+    models = [load_run(run, device) for run in teachers]
+    ours: dict[str, Any] = {"backbone": recipe.backbone, "arguments": recipe.backbone_arguments}
+    ours |= {"mean": list(recipe.mean), "std": list(recipe.std)}
+    for model, run, (role, objectives) in zip(models, teachers, roles.items(), strict=True):
+        if model.record.get("objective") not in objectives:
+            raise CheckpointError(
+                f"the {role} teacher must be a run of objective "
+                f"{' or '.join(map(repr, objectives))}, but {str(run)!r} is one of "
+                f"{model.record.get('objective')!r}"
+            )
+        for name, value in ours.items():
+            if model.record[name] != value:
+                raise CheckpointError(
+                    f"a teacher must have the {name} of the recipe, {value!r}, but {str(run)!r} "
+                    f"has {model.record[name]!r}"
+                )
+    return models
 
 
 def choose_device(recipe: TrainRecipe, device: str | None, workers: int) -> torch.device:
@@ -113,7 +195,9 @@ def choose_device(recipe: TrainRecipe, device: str | None, workers: int) -> torc
     return torch.device(name)
 
 
-def _check_same_run(run: Path, recipe: TrainRecipe, dataset: ShardDataset) -> None:
+def _check_same_run(
+    run: Path, recipe: TrainRecipe, dataset: ShardDataset, teacher_digests: tuple[str, ...]
+) -> None:
     state = read_resume(run)
     if state is None:
         return
@@ -126,6 +210,8 @@ def _check_same_run(run: Path, recipe: TrainRecipe, dataset: ShardDataset) -> No
         raise CheckpointError(
             f"run {str(run)!r} was trained on other shards than those in {str(dataset.path)!r}"
         )
+    if tuple(state["teacher_digests"]) != teacher_digests:
+        raise CheckpointError(f"run {str(run)!r} was trained with other teachers than those given")
     now = recipe.to_dict()
     for key, value in state["recipe"].items():
         if now.get(key) != value:

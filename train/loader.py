@@ -24,8 +24,8 @@ class Batch:
     """Clips of equal size with their targets.
 
     Attributes:
-        frames_NTHWC: uint8 `(N, T, H, W, 3)`; its memory is used again for a later batch once the
-            next one is asked for, so copy what you keep.
+        frames_NTHWC: uint8 `(N, T, H, W, 3)`, of pairs `(N, 2, T, H, W, 3)`; its memory is used
+            again for a later batch once the next one is asked for, so copy what you keep.
         targets: float32 `(N, ...)`, as the objective makes them.
     """
 
@@ -53,6 +53,12 @@ class SampleTable:
     def take(self, rows: np.ndarray) -> "SampleTable":
         """Return the samples at these positions."""
         return SampleTable(self.dataset, self.shard_N[rows], self.row_N[rows])
+
+    def kinds(self) -> list[str]:
+        """Return the kind of each sample."""
+        shards = self.dataset.shards
+        pairs = zip(self.shard_N, self.row_N, strict=True)
+        return [shards[shard].kinds[row] for shard, row in pairs]
 
     def video_ids(self) -> list[tuple[str, ...]]:
         """Return the source videos of each sample."""
@@ -186,7 +192,7 @@ def load_batches(
         samples: The table that the positions in `batches` refer to.
         batches: Positions of the samples of each batch.
         target: The objective's target of a sample.
-        clip_shape: `(T, H, W, 3)` that every clip must have.
+        clip_shape: `(T, H, W, 3)` that every clip must have, or `(2, T, H, W, 3)` every pair.
         num_threads: Threads that read and decode.
         pin_memory: Allocate for fast copies to a GPU.
 
@@ -232,5 +238,6 @@ def load_batches(
 
 
 def _size(shape: Sequence[int]) -> str:
-    num_frames, height, width = shape[:3]
-    return f"{num_frames} frames of {width}x{height}"
+    num_frames, height, width = shape[-4:-1]
+    pair = "pairs of " if len(shape) == 5 else ""
+    return f"{pair}{num_frames} frames of {width}x{height}"

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,42 +26,16 @@ from .checkpoint import (
     write_model,
     write_resume,
 )
-from .job import TrainJob, choose_device, prepare_job
+from .job import TrainJob, choose_device, load_teachers, prepare_job
 from .loader import Batch, SampleTable, epoch_batches, epoch_order, load_batches
 from .metrics_file import MetricsFile
 from .objectives import OBJECTIVES, Objective
 from .parallel import Worker, run_workers, stop_on_signal
-from .recipe import TrainRecipe
+from .recipe import objective_arguments
+from .records import TrainReport, model_record, settings_record, uses_bf16
 from .schedule import build_optimiser, learning_rate
 
-
-@dataclass(frozen=True)
-class TrainReport:
-    """How a training ended.
-
-    Attributes:
-        run: The run's folder.
-        finished: False if it was interrupted; `--resume` goes on.
-        step: Optimiser steps done, of `num_steps`.
-        num_steps: Steps of the whole run.
-        num_samples: Training samples.
-        num_held_out: Samples of held-out videos.
-        loss: Training loss, the mean since the last but one line of the metrics.
-        scores: The last validation's scores and loss.
-        clips_per_second: Training clips per second of this call, without validation.
-        notes: What was not taken over from initial weights.
-    """
-
-    run: str
-    finished: bool
-    step: int
-    num_steps: int
-    num_samples: int
-    num_held_out: int
-    loss: float
-    scores: Mapping[str, float]
-    clips_per_second: float
-    notes: tuple[str, ...]
+RUNNING = ("running_mean", "running_var")  # what norms keep, averaged over the workers
 
 
 def train_model(
@@ -72,6 +45,7 @@ def train_model(
     *,
     resume: bool = False,
     init: Path | str | None = None,
+    teachers: Sequence[Path | str] = (),
     device: str | None = None,
     workers: int = 1,
 ) -> TrainReport:
@@ -83,6 +57,7 @@ def train_model(
         out: The run's folder; must be new unless `resume`.
         resume: Go on with a run that was killed or interrupted; its weights replace `init`.
         init: Initial weights: a file or another run's folder.
+        teachers: Runs that the objective learns from, in its order.
         device: "cpu" or "cuda"; CUDA where there is one if None.
         workers: Data-parallel processes; each takes an equal share of every batch.
 
@@ -90,9 +65,10 @@ def train_model(
         UsageError: A wrong recipe or argument, unfinished shards, an existing run, a loss that is
             no longer finite.
         ShardError: A shard that is missing, truncated, damaged or of another plan.
-        CheckpointError: Weights or a run that do not fit the recipe, the shards or the classes.
+        CheckpointError: Weights, teachers or a run that do not fit the recipe, the shards or the
+            classes.
     """
-    job = prepare_job(recipe_path, shards, out, resume, init)
+    job = prepare_job(recipe_path, shards, out, resume, init, teachers)
     return run_workers(workers, choose_device(job.recipe, device, workers), fit, job)
 
 
@@ -101,6 +77,8 @@ def fit(worker: Worker, device: torch.device, job: TrainJob) -> TrainReport:
     training, recipe = Training(worker, device, job), job.recipe
     if training.step == job.num_steps:
         training.save()  # it was killed after its last step, perhaps before it wrote the model
+    if training.step == 0 and recipe.validate_at_start:
+        training.validate()
     with stop_on_signal() as stop, training.progress():
         while training.step < job.num_steps and not training.stopped:
             for batch in training.rest_of_epoch():
@@ -126,6 +104,8 @@ class Training:
         self.notes: list[str] = []
         self._losses: list[torch.Tensor] = []
         self._loss = self._rate = math.nan
+        self._epoch_losses: list[float] = []
+        self._epoch_loss = torch.zeros((), device=device)  # sum over the present epoch's steps
         self._grad_norm = torch.tensor(math.nan)
         self._metrics = MetricsFile(job.run, worker.leads)
         self._bar: Progress | None = None
@@ -141,15 +121,19 @@ class Training:
     def _build_model(self) -> None:
         recipe, classes = self.recipe, self.job.dataset.classes
         torch.manual_seed(recipe.seed)
-        self.objective: Objective = OBJECTIVES[recipe.objective](len(classes), recipe.loss)
+        self.objective: Objective = OBJECTIVES[recipe.objective](
+            len(classes), recipe.loss, objective_arguments(recipe, self.job.run)
+        )
         self.backbone: Backbone = build_backbone(
             recipe.backbone, recipe.backbone_arguments, self.objective.num_outputs
         )
         if self.job.init is not None:
             self.notes = load_initial_weights(self.backbone, self.job.init, classes)
-        self.objective.to(self.device)
-        self.backbone.to(self.device)
-        self.backbone.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        teachers = load_teachers(recipe, self.job.teachers, self.device)
+        self.objective.bind(self.backbone, [model.backbone for model in teachers])
+        for module in (self.objective, self.backbone):
+            module.to(self.device)
+            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.parameters = [*self.backbone.parameters(), *self.objective.parameters()]
         if recipe.compile and self.device.type == "cuda":
             self.backbone.compile()
@@ -171,10 +155,17 @@ class Training:
     def train_step(self, batch: Batch, stop: bool = False) -> None:
         """Take one optimiser step; `stop` asks all workers to end after it."""
         seed_step(self.recipe.seed, self.step, self.worker.rank)
-        self._rate = learning_rate(self.recipe, self.step, self.job.num_steps)
+        self._rate = learning_rate(
+            self.recipe,
+            self.step,
+            self.job.num_steps,
+            self.job.steps_per_epoch,
+            self._epoch_losses,
+        )
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate
         self.backbone.train()
+        self.objective.train()
         clips, targets = self._to_device(batch)
         with self._autocast:
             loss = self.objective(self.backbone, clips, targets)
@@ -185,8 +176,9 @@ class Training:
         limit = self.recipe.max_grad_norm or math.inf
         self._grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, limit)
         self.optimiser.step()
-        self.objective.after_step(self.backbone)
+        self.objective.after_step(self.backbone, self.worker.gather)
         self.step += 1
+        self._count_epoch_loss()
         self._seconds += time.monotonic() - self._lap
         self._lap = time.monotonic()
         if self._bar:
@@ -224,6 +216,7 @@ class Training:
         if not self.worker.leads or not len(samples):
             return
         self.backbone.eval()
+        self.objective.eval()
         rows = np.arange(len(samples))
         predictions, targets, loss = [], [], 0.0
         for batch in self._load(samples, [rows[i : i + size] for i in rows[::size]]):
@@ -241,7 +234,8 @@ class Training:
         """Write a checkpoint: what `--resume` needs, then the model."""
         if self.worker.leads:
             self._write_resume()
-            write_model(self.job.run, self.backbone, self._model_record())
+            record = model_record(self.job, self.backbone, self.objective, self.step, self.scores)
+            write_model(self.job.run, self.backbone, record)
             self._lap = time.monotonic()
 
     def report(self) -> TrainReport:
@@ -280,6 +274,8 @@ class Training:
 
     def _to_device(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         frames = batch.frames_NTHWC.to(self.device, non_blocking=True)
+        if frames.ndim == 6:  # pairs: query and key take turns
+            frames = frames.flatten(0, 1)
         clips_NCTHW = normalise(frames, self.recipe.mean, self.recipe.std)
         return clips_NCTHW, batch.targets.to(self.device, non_blocking=True)
 
@@ -287,10 +283,21 @@ class Training:
         """Average gradients, running statistics and the loss; all stop if one was asked to."""
         asked = torch.tensor(float(stop), device=self.device)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        modules = (self.backbone, self.objective)
-        statistics = [b for module in modules for b in module.buffers() if b.is_floating_point()]
+        statistics = [
+            buffer
+            for module in (self.backbone, self.objective)
+            for name, buffer in module.named_buffers()
+            if name.endswith(RUNNING)
+        ]
         self.worker.average([*gradients, *statistics, self._losses[-1], asked])
         self.stopped = stop if self.worker.count == 1 else bool(asked > 0)
+
+    def _count_epoch_loss(self) -> None:
+        """Add the step's loss, the mean over the workers; close the epoch at its last step."""
+        self._epoch_loss += self._losses[-1]
+        if self.step % self.job.steps_per_epoch == 0:
+            self._epoch_losses.append(float(self._epoch_loss) / self.job.steps_per_epoch)
+            self._epoch_loss.zero_()
 
     # -- files -----------------------------------------------------------------------------------
 
@@ -299,7 +306,10 @@ class Training:
         if self.worker.leads:
             self.job.run.mkdir(parents=True, exist_ok=True)
             self._metrics.begin()
-            self._metrics.write(**self._settings())
+            count = sum(parameter.numel() for parameter in self.parameters)
+            self._metrics.write(
+                **settings_record(self.job, count, self.device, self.worker.count, self.notes)
+            )
             self._write_resume()
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -308,6 +318,8 @@ class Training:
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.scores, self._loss = state["step"], state["scores"], state["loss"]
         self._losses = [loss.to(self.device) for loss in state["losses"]]
+        self._epoch_losses = state["epoch_losses"]
+        self._epoch_loss = state["epoch_loss"].to(self.device)
         self._metrics.resume(state["metrics_bytes"])
 
     def _write_resume(self) -> None:
@@ -320,56 +332,18 @@ class Training:
             "recipe": self.recipe.to_dict(),
             "dataset_digest": self.job.dataset.digest,
             "classes": list(self.job.dataset.classes),
+            "teacher_digests": list(self.job.teacher_digests),
             "backbone": self.backbone.state_dict(),
             "objective": self.objective.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scores": self.scores,
             "loss": self._loss,
             "losses": self._losses,
+            "epoch_losses": self._epoch_losses,
+            "epoch_loss": self._epoch_loss,
             "metrics_bytes": self._metrics.num_bytes,
         }
         write_resume(self.job.run, state)
-
-    def _model_record(self) -> dict[str, Any]:
-        num_frames, height, width, _ = self.job.clip_shape
-        return {
-            "backbone": self.recipe.backbone,
-            "arguments": self.recipe.backbone_arguments,
-            "num_outputs": self.objective.num_outputs,
-            "feature_dim": self.backbone.feature_dim,
-            "objective": self.recipe.objective,
-            "loss": self.objective.loss,
-            "classes": list(self.job.dataset.classes),
-            "frames": num_frames,
-            "height": height,
-            "width": width,
-            "mean": list(self.recipe.mean),
-            "std": list(self.recipe.std),
-            "step": self.step,
-            "num_steps": self.job.num_steps,
-            "scores": self.scores,
-            "dataset_digest": self.job.dataset.digest,
-            "recipe_digest": self.recipe.digest,
-            "torch": torch.__version__,
-        }
-
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "event": "settings",
-            "recipe": self.recipe.to_dict(),
-            "recipe_digest": self.recipe.digest,
-            "dataset_digest": self.job.dataset.digest,
-            "num_samples": len(self.job.samples),
-            "num_held_out": len(self.job.held_out),
-            "num_left_out": self.job.num_left_out,
-            "num_steps": self.job.num_steps,
-            "num_parameters": sum(parameter.numel() for parameter in self.parameters),
-            "device": str(self.device),
-            "bf16": uses_bf16(self.recipe, self.device),
-            "workers": self.worker.count,
-            "torch": torch.__version__,
-            "notes": self.notes,
-        }
 
     def _clips_per_second(self) -> float:
         num_clips = (self.step - self._first_step) * self.recipe.batch_size
@@ -380,10 +354,3 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     """Seed torch's generators for one step of one worker: nothing random outlives a step."""
     stream = np.random.SeedSequence(seed, spawn_key=(step, rank))
     torch.manual_seed(int(stream.generate_state(1, np.uint64)[0]))
-
-
-def uses_bf16(recipe: TrainRecipe, device: torch.device) -> bool:
-    """Return whether a run computes in bfloat16; CPUs without such units are 20x slower with it."""
-    if recipe.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return recipe.precision == "bf16"

@@ -42,6 +42,14 @@ class Worker:
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.detach().copy_(part.view(tensor.shape))
 
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the workers' tensors of equal shape, joined along the first axis by rank."""
+        if self.count == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.count)]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
 
 def run_workers(count: int, device: torch.device, function: Callable[..., Any], *args: Any) -> Any:
     """Call `function(worker, device, *args)` in `count` processes; return what rank 0 returned.

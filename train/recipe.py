@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from manifests import build_record, read_recipe_table
+from manifests import UsageError, build_record, read_recipe_table
 
 from .backbones import BACKBONES
 from .objectives import OBJECTIVES
@@ -18,29 +18,33 @@ class TrainRecipe:
     """What to train on shards, and how.
 
     Attributes:
-        objective: "classification" (one label per clip) or "detection" (one per frame).
-        loss: Loss of the objective; its own default if absent ("cross_entropy"; detection also
-            knows "bce").
+        objective: What is learnt; `docs/training.md` lists the objectives.
+        objective_arguments: Table of the objective's settings.
+        loss: Loss of the objective; its own default if absent.
         kinds: Kinds of samples to use (all if empty).
-        backbone: Network; "x3d".
+        backbone: Network: "x3d", "i3d", "tsm" or "resnet3d".
         backbone_arguments: Table of the network's arguments.
         steps: Number of optimiser steps; either this or `epochs`.
         epochs: Number of passes over the training samples; either this or `steps`.
         batch_size: Clips per step, over all workers together.
-        optimiser: "sgd" or "adamw".
+        optimiser: "sgd", "adam" (decay enters the gradient) or "adamw" (decay apart from it).
         learning_rate: Peak learning rate.
         momentum: Momentum of "sgd".
         weight_decay: Weight decay; norms and biases have none.
         warmup_steps: Steps over which the learning rate grows linearly to its peak.
-        schedule: After the warm-up: "constant", "cosine" (to zero) or "step".
-        milestones: Steps at which schedule "step" multiplies the rate by `gamma`.
-        gamma: Factor of schedule "step".
+        schedule: After the warm-up: "constant", "cosine" (to zero), "step" or "plateau".
+        milestones: Where schedule "step" multiplies the rate by `gamma`: counted in steps, or in
+            epochs where `epochs` says how long the run is.
+        gamma: Factor of schedules "step" and "plateau".
+        patience: Epochs without a lower mean training loss after which "plateau" multiplies the
+            rate by `gamma`.
         max_grad_norm: Gradients longer than this are scaled down to it (never if 0).
         precision: "fp32", "bf16" (CUDA only) or "auto": bf16 where CUDA has it.
         compile: Compile the network on CUDA; on the CPU it stays as it is.
         mean, std: Normalisation per colour, of pixels in [0, 1].
         validation_fraction: Share of the source videos that is held out.
         validate_every: Steps between two validations, the last step included (0: only there).
+        validate_at_start: Also score the held-out samples before the first step.
         checkpoint_every: Steps between two checkpoints.
         log_every: Steps between two lines of the metrics.
         shuffle_shards: Consecutive shards whose samples are shuffled together.
@@ -51,19 +55,21 @@ class TrainRecipe:
     batch_size: int
     learning_rate: float
     objective: str = "detection"
+    objective_arguments: dict[str, Any] = field(default_factory=dict)
     loss: str | None = None
     kinds: tuple[str, ...] = ()
     backbone: str = "x3d"
     backbone_arguments: dict[str, Any] = field(default_factory=dict)
     steps: int | None = None
     epochs: int | None = None
-    optimiser: Literal["sgd", "adamw"] = "sgd"
+    optimiser: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 0.0
     warmup_steps: int = 0
-    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    schedule: Literal["constant", "cosine", "step", "plateau"] = "cosine"
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
+    patience: int = 5
     max_grad_norm: float = 0.0
     precision: Literal["fp32", "bf16", "auto"] = "auto"
     compile: bool = False
@@ -71,6 +77,7 @@ class TrainRecipe:
     std: tuple[float, float, float] = (0.225, 0.225, 0.225)
     validation_fraction: float = 0.05
     validate_every: int = 0
+    validate_at_start: bool = False
     checkpoint_every: int = 500
     log_every: int = 20
     shuffle_shards: int = 8
@@ -85,7 +92,7 @@ class TrainRecipe:
             raise ValueError("a recipe needs either steps or epochs, and not both")
         for name in ("batch_size", "checkpoint_every", "log_every", "shuffle_shards"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("steps", "epochs", "loader_threads"):
+        for name in ("steps", "epochs", "loader_threads", "patience"):
             _at_least(name, getattr(self, name), 1)
         for name in ("weight_decay", "warmup_steps", "max_grad_norm", "validate_every", "seed"):
             _at_least(name, getattr(self, name), 0)
@@ -120,7 +127,19 @@ def read_train_recipe(path: Path | str) -> TrainRecipe:
     recipe = build_record(TrainRecipe, read_recipe_table(path, "train"), "train", path)
     backbone = BACKBONES[recipe.backbone]
     build_record(backbone.Arguments, recipe.backbone_arguments, "train.backbone_arguments", path)
+    objective = OBJECTIVES[recipe.objective]
+    arguments = objective_arguments(recipe, path)
+    try:
+        objective.check(arguments, recipe.batch_size)
+    except ValueError as err:
+        raise UsageError(f"{err} (recipe {str(path)!r}, [train])") from err
     return recipe
+
+
+def objective_arguments(recipe: TrainRecipe, path: Path | str) -> Any:
+    """Return the settings of a recipe's objective as its own record; UsageError as above."""
+    cls = OBJECTIVES[recipe.objective].Arguments
+    return build_record(cls, recipe.objective_arguments, "train.objective_arguments", path)
 
 
 def _one_of(name: str, value: str, known: Any) -> None:

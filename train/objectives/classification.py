@@ -3,6 +3,8 @@
 Source: SSDet (Kahatapitiya et al., AAAI 2023), the classification baseline.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -36,8 +38,8 @@ class Classification(Objective):
 
     losses = ("cross_entropy",)
 
-    def __init__(self, num_classes: int, loss: str | None = None) -> None:
-        super().__init__(num_classes, loss)
+    def __init__(self, num_classes: int, loss: str | None = None, arguments: Any = None) -> None:
+        super().__init__(num_classes, loss, arguments)
         self.num_outputs = num_classes
 
     def target(self, sample: ShardSample) -> np.ndarray:

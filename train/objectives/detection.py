@@ -4,6 +4,8 @@ Source: SSDet (Kahatapitiya et al., AAAI 2023), training objective: the cross-en
 the mixture `sum_c w[c, t] CE(logits[t], c)`, averaged over frames; frozen frames are background.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -43,8 +45,8 @@ class Detection(Objective):
 
     losses = tuple(LOSSES)
 
-    def __init__(self, num_classes: int, loss: str | None = None) -> None:
-        super().__init__(num_classes, loss)
+    def __init__(self, num_classes: int, loss: str | None = None, arguments: Any = None) -> None:
+        super().__init__(num_classes, loss, arguments)
         self.with_background = self.loss == "cross_entropy"
         self.num_outputs = num_classes + self.with_background
 

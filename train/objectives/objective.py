@@ -1,7 +1,9 @@
-"""What the loop may ask of an objective: what a sample's target is, the loss, and a score."""
+"""What the loop may ask of an objective: what it needs, a sample's target, the loss, a score."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,6 +13,14 @@ from synth import ShardSample
 
 from ..backbones import Backbone
 
+PAIR_KINDS = ("pal", "clip_pair")
+Gather = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class NoArguments:
+    """An objective without settings of its own."""
+
 
 class Objective(nn.Module, ABC):
     """One thing to learn from shards; weights of its own are trained with the backbone's.
@@ -18,21 +28,50 @@ class Objective(nn.Module, ABC):
     Args:
         num_classes: Classes `K` of the dataset.
         loss: One of `losses`; None takes the first.
+        arguments: An instance of `Arguments`; None takes the defaults.
 
     Attributes:
         losses: Names a recipe may give for `loss`, the default first.
-        num_outputs: Class scores that the backbone must have.
+        wants: The samples it learns from, in words, for an error message.
+        teachers: The frozen runs it learns from, in order: the role of each, and the objectives
+            that such a run may have been trained with.
+        Arguments: Frozen dataclass of the settings; a recipe's table `[train.objective_arguments]`
+            is checked against it.
+        num_outputs: Class scores that the backbone must have; 0 builds it without a class layer.
+        num_clips: Clips of equal length that a sample is cut into before the backbone.
     """
 
     losses: ClassVar[tuple[str, ...]]
+    wants: ClassVar[str] = "single clips with class labels (any kind but 'pal' and 'clip_pair')"
+    teachers: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    Arguments: ClassVar[type[Any]] = NoArguments
     num_outputs: int
+    num_clips: int = 1
 
-    def __init__(self, num_classes: int, loss: str | None = None) -> None:
+    def __init__(self, num_classes: int, loss: str | None = None, arguments: Any = None) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.loss = loss or self.losses[0]
         if self.loss not in self.losses:
             raise ValueError(f"loss must be one of {', '.join(self.losses)}, got {loss!r}")
+        self.arguments = self.Arguments() if arguments is None else arguments
+
+    @classmethod
+    def accepts(cls, sample: ShardSample) -> bool:
+        """Return whether a sample has what this objective learns from."""
+        return sample.meta.get("kind") not in PAIR_KINDS
+
+    @classmethod
+    def check(cls, arguments: Any, batch_size: int) -> None:
+        """Raise ValueError if the settings and the batch of a recipe do not fit each other."""
+
+    def bind(self, backbone: Backbone, teachers: Sequence[Backbone] = ()) -> None:
+        """Build what depends on the network: called once, after it got its initial weights.
+
+        Args:
+            backbone: The network to be trained.
+            teachers: Frozen networks, in the order of the class's `teachers`.
+        """
 
     @abstractmethod
     def target(self, sample: ShardSample) -> np.ndarray:
@@ -42,15 +81,27 @@ class Objective(nn.Module, ABC):
     def forward(
         self, backbone: Backbone, clips_NCTHW: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
-        """Return the loss of a batch, a scalar averaged over what it can be averaged over."""
+        """Return the loss of a batch, a scalar averaged over what it can be averaged over.
+
+        Args:
+            backbone: The network.
+            clips_NCTHW: Normalised clips; of pairs, rows `2n` and `2n + 1` are the query and the
+                key of sample `n`.
+            targets: `(N, ...)`, one row per sample.
+        """
 
     @abstractmethod
     def predict(self, backbone: Backbone, clips_NCTHW: torch.Tensor) -> torch.Tensor:
-        """Return what `score` compares with the targets, one row per clip."""
+        """Return what `score` compares with the targets, one row per sample."""
 
     @abstractmethod
     def score(self, predictions: np.ndarray, targets: np.ndarray) -> dict[str, float]:
         """Score the predictions of a whole validation set against its targets."""
 
-    def after_step(self, backbone: Backbone) -> None:
-        """Update what follows the weights without a gradient; nothing, unless overridden."""
+    def after_step(self, backbone: Backbone, gather: Gather) -> None:
+        """Update what follows the weights without a gradient; nothing, unless overridden.
+
+        Args:
+            backbone: The network after the optimiser's step.
+            gather: Joins a tensor of each worker along its first axis, in the workers' order.
+        """
