@@ -11,7 +11,7 @@ from typing import Literal, cast
 import torch
 from torch import nn
 
-from .backbone import Backbone
+from .backbone import Backbone, initialise, round_width
 
 BASE_WIDTHS = (12, 24, 48, 96)
 BASE_DEPTHS = (1, 2, 5, 3)
@@ -52,12 +52,13 @@ class X3D(Backbone):
     """X3D with one feature vector per clip or per frame.
 
     Args:
-        num_outputs: Class scores.
+        num_outputs: Class scores; 0 leaves the class layer out.
         arguments: Width and depth.
     """
 
     classifier = "blocks.5.proj"
     Arguments = X3DArguments
+    stages = ("blocks.0", "blocks.1", "blocks.2", "blocks.3", "blocks.4")
 
     def __init__(self, num_outputs: int, arguments: X3DArguments = X3DArguments()) -> None:
         super().__init__(num_outputs, arguments)
@@ -72,7 +73,7 @@ class X3D(Backbone):
             width_in = width
         inner = int(arguments.bottleneck_factor * width_in)
         self.blocks.append(_Head(width_in, inner, arguments, num_outputs))
-        self.apply(_initialise)
+        self.apply(initialise)
         for module in self.modules():
             if isinstance(module, _Branch):  # every block starts as its shortcut
                 nn.init.zeros_(module.norm_c.weight)
@@ -100,16 +101,6 @@ class X3D(Backbone):
     @property
     def _head(self) -> "_Head":
         return cast(_Head, self.blocks[5])
-
-
-def round_width(width: int, factor: float, minimum: int = 8, divisor: int = 8) -> int:
-    """Return `width * factor` as a multiple of `divisor`, at least `minimum`, never 10 % too small.
-
-    # 12 * 2.0 -> 24;  54 * 0.0625 = 3.4 -> 8;  432 * 0.0625 = 27 -> 24 is 11 % less, so 32
-    """
-    scaled = width * factor
-    rounded = max(minimum, int(scaled + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * scaled else rounded
 
 
 def _pointwise(
@@ -204,7 +195,8 @@ class _Head(nn.Module):
         super().__init__()
         self.pool = _ProjectedPool(width, inner, arguments.feature_dim)
         self.dropout = nn.Dropout(arguments.dropout)
-        self.proj = nn.Linear(arguments.feature_dim, num_outputs)
+        feature_dim = arguments.feature_dim
+        self.proj = nn.Linear(feature_dim, num_outputs) if num_outputs else nn.Identity()
 
 
 class _ProjectedPool(nn.Module):
@@ -218,13 +210,3 @@ class _ProjectedPool(nn.Module):
         maps = torch.relu(self.pre_norm(self.pre_conv(maps_NCTHW)))
         pooled = maps.mean((3, 4) if per_frame else (2, 3, 4), keepdim=True)
         return torch.relu(self.post_conv(pooled))
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv3d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=0.01)
-        nn.init.zeros_(module.bias)
