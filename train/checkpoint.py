@@ -19,7 +19,7 @@ import torch
 
 from manifests import CheckpointError, UsageError, build_record, write_atomic
 
-from .backbones import BACKBONES, Backbone
+from .backbones import BACKBONES, Backbone, channels_last
 
 WEIGHTS, RECORD, RESUME = "model.safetensors", "model.json", "resume.pt"
 WRAPPERS = ("model_state", "state_dict", "model")  # what other tools wrap a state dict in
@@ -105,7 +105,7 @@ def load_run(run: Path | str, device: str | torch.device = "cpu") -> TrainedMode
         raise CheckpointError(
             f"the weights of run {str(run)!r} do not fit the model of its {RECORD}: {_line(err)}"
         ) from err
-    backbone.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    channels_last(backbone.to(device))
     return TrainedModel(backbone.eval(), record, digest)
 
 

@@ -17,7 +17,7 @@ import torch
 
 from manifests import Progress, UsageError
 
-from .backbones import Backbone
+from .backbones import Backbone, channels_last
 from .checkpoint import (
     build_backbone,
     load_initial_weights,
@@ -132,8 +132,7 @@ class Training:
         teachers = load_teachers(recipe, self.job.teachers, self.device)
         self.objective.bind(self.backbone, [model.backbone for model in teachers])
         for module in (self.objective, self.backbone):
-            module.to(self.device)
-            module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            channels_last(module.to(self.device))
         self.parameters = [*self.backbone.parameters(), *self.objective.parameters()]
         if recipe.compile and self.device.type == "cuda":
             self.backbone.compile()

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -64,13 +64,13 @@ class Backbone(nn.Module, ABC):
         """
         return dict(weights), []
 
-    def channels_last(self) -> Self:
-        """Lay out the weights of 2-D and 3-D convolutions with their channels last; return self."""
-        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-        for weight in self.parameters():
-            if weight.dim() in formats:
-                weight.data = weight.data.contiguous(memory_format=formats[weight.dim()])
-        return self
+
+def channels_last(module: nn.Module) -> None:
+    """Lay out the weights of 2-D and 3-D convolutions with their channels last, in place."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for weight in module.parameters():
+        if weight.dim() in formats:
+            weight.data = weight.data.contiguous(memory_format=formats[weight.dim()])
 
 
 def round_width(width: int, factor: float, minimum: int = 8, divisor: int = 8) -> int:
