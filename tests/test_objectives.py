@@ -19,6 +19,7 @@ from train.objectives.detection import (
     dense_weights,
     mixture_cross_entropy,
 )
+from train.objectives.scores import accuracy_scores
 
 # A mixture of classes 1 and 3 over five frames; frame 2 is half background, frame 4 all of it.
 TRACK = LabelTrack(
@@ -150,8 +151,16 @@ def test_perfect_predictions_score_one() -> None:
     assert scores["frame_map_chance"] == pytest.approx((3 / 5 + 1 / 5) / 2)
     classification = Classification(4)
     clips = np.stack([clip_distribution(TRACK, 4), clip_distribution(FROZEN, 4)])
-    assert classification.score(clips, clips) == {"accuracy": 1.0}
-    assert classification.score(np.eye(4)[[3, 3]], clips) == {"accuracy": 0.0}
+    # one clip counts, and its heaviest class is 1: always saying 1 would be right
+    assert classification.score(clips, clips) == {"accuracy": 1, "accuracy_chance": 1}
+    assert classification.score(np.eye(4)[[3, 3]], clips) == {"accuracy": 0, "accuracy_chance": 1}
+
+
+def test_accuracy_by_hand() -> None:
+    targets = np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])
+    predictions = np.array([[9, 0, 0], [0, 9, 0], [9, 0, 0], [0, 9, 0], [9, 0, 0]])
+    # right, right (one of the two heaviest), wrong, wrong, no class; classes 0 and 1 suit 2 of 4
+    assert accuracy_scores(predictions, targets) == {"accuracy": 0.5, "accuracy_chance": 0.5}
 
 
 def test_nothing_to_score() -> None:

@@ -12,6 +12,7 @@ from synth import LabelTrack, ShardSample
 
 from ..backbones import Backbone
 from .objective import Objective
+from .scores import accuracy_scores
 
 
 def clip_distribution(track: LabelTrack, num_classes: int) -> np.ndarray:
@@ -58,9 +59,4 @@ class Classification(Objective):
 
     def score(self, predictions: np.ndarray, targets: np.ndarray) -> dict[str, float]:
         """Return the share of clips whose likeliest class is (one of) their heaviest."""
-        labelled = targets.sum(1) > 0
-        if not labelled.any():
-            return {}
-        predictions, targets = predictions[labelled], targets[labelled]
-        weight_N = targets[np.arange(len(targets)), predictions.argmax(1)]
-        return {"accuracy": float((weight_N >= targets.max(1) - 1e-6).mean())}
+        return accuracy_scores(predictions, targets)
