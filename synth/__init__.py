@@ -1,5 +1,6 @@
 """What is made: plans, the three papers' syntheses, decoding, and WebDataset shards."""
 
+from .boundary import BOUNDARY_CLASSES
 from .frames import frame_batches, read_frames
 from .job import RenderReport, render_plan
 from .labels import LabelTrack, add_tracks, constant_track
@@ -16,6 +17,7 @@ from .verify import StatusReport, read_status, verify_output
 from .views import View, apply_view, resize, resized_size
 
 __all__ = [
+    "BOUNDARY_CLASSES",
     "LabelTrack",
     "PlanReport",
     "PreviewReport",
