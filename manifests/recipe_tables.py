@@ -80,7 +80,8 @@ def build_record(
 
 def _unknown(key: str, known: typing.Sequence[str], where: str, path: Path | str) -> str:
     nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    return f"unknown key {key!r} {where}, did you mean {nearest[0]!r}? (recipe {str(path)!r})"
+    hint = f"did you mean {nearest[0]!r}?" if nearest else "which has no keys here"
+    return f"unknown key {key!r} {where}, {hint} (recipe {str(path)!r})"
 
 
 def _convert(hint: Any, value: Any, name: str, path: Path | str) -> Any:

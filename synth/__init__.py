@@ -1,9 +1,12 @@
 """What is made: plans, the three papers' syntheses, decoding, and WebDataset shards."""
 
 from .boundary import BOUNDARY_CLASSES
+from .cutmix import column_mask, round_half_up, view_slides, window_masks
 from .frames import frame_batches, read_frames
+from .freeze import draw_freeze, frozen_index
 from .job import RenderReport, render_plan
 from .labels import LabelTrack, add_tracks, constant_track
+from .mixup import Overlap, aligned_index, draw_overlap, mixing_weights
 from .plan_files import PlanReport, write_plan
 from .preview import PreviewReport, write_preview
 from .shards import (
@@ -19,6 +22,7 @@ from .views import View, apply_view, resize, resized_size
 __all__ = [
     "BOUNDARY_CLASSES",
     "LabelTrack",
+    "Overlap",
     "PlanReport",
     "PreviewReport",
     "RenderReport",
@@ -28,9 +32,15 @@ __all__ = [
     "StatusReport",
     "View",
     "add_tracks",
+    "aligned_index",
     "apply_view",
+    "column_mask",
     "constant_track",
+    "draw_freeze",
+    "draw_overlap",
     "frame_batches",
+    "frozen_index",
+    "mixing_weights",
     "read_dataset",
     "read_frames",
     "read_sample",
@@ -38,7 +48,10 @@ __all__ = [
     "render_plan",
     "resize",
     "resized_size",
+    "round_half_up",
     "verify_output",
+    "view_slides",
+    "window_masks",
     "write_plan",
     "write_preview",
 ]

@@ -104,24 +104,34 @@ def cutmix_window_labels(
     return mix_tracks(track1, track2, overlap, window_masks(width, overlap, delta).mean(axis=1))
 
 
+def view_slides(num_frames: int, width: int, delta: float) -> np.ndarray:
+    """Return `p_t = round((W/2 - delta) (t-1)/(T-1))`, the columns each half slides, `(T,)` int64.
+
+    Raises:
+        ValueError: A ramp that does not fit into the frame.
+    """
+    check_view_delta(width, delta)
+    steps_T = np.arange(num_frames) / max(num_frames - 1, 1)
+    return round_half_up((width / 2 - delta) * steps_T)
+
+
 def cutmix_view_frames(
     frames1_THWC: np.ndarray, frames2_THWC: np.ndarray, delta: float
 ) -> np.ndarray:
     """Transient View: the plane stands still; each clip slides inside its half of the frame.
 
-    With `p_t = round((W/2 - delta) (t-1)/(T-1))` the left half shows clip 1 at columns `x + p_t`
-    and the right half clip 2 at columns `x - p_t`, so each half sweeps its clip's whole width.
+    With `p_t` of `view_slides` the left half shows clip 1 at columns `x + p_t` and the right half
+    clip 2 at columns `x - p_t`, so each half sweeps its clip's whole width.
 
     Raises:
         ValueError: Clips of different lengths, or a negative ramp.
     """
     num_frames, width = _same_length(len(frames1_THWC), len(frames2_THWC)), frames1_THWC.shape[2]
     check_frame_sizes(frames1_THWC, frames2_THWC)
-    check_view_delta(width, delta)
+    slide_T = view_slides(num_frames, width, delta)
     mask_W = column_mask(width, int(round_half_up(width / 2)), delta)
-    steps_T = np.arange(num_frames) / max(num_frames - 1, 1)
     mixed_THWC = np.empty_like(frames1_THWC)
-    for t, slide in enumerate(round_half_up((width / 2 - delta) * steps_T).tolist()):
+    for t, slide in enumerate(slide_T.tolist()):
         paste_columns(frames1_THWC[t], frames2_THWC[t], mask_W, mixed_THWC[t], slide)
     return mixed_THWC
 

@@ -33,6 +33,10 @@ PURE_MAY_IMPORT = {
     ("train/objectives/", "synth"): {
         *("BOUNDARY_CLASSES", "LabelTrack", "ShardSample", "constant_track"),
     },
+    ("train/objectives/manifold.py", "synth"): {
+        *("Overlap", "aligned_index", "column_mask", "draw_freeze", "draw_overlap"),
+        *("frozen_index", "mixing_weights", "round_half_up", "view_slides", "window_masks"),
+    },
 }
 
 FORBIDDEN_MODULES = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "imp"}

@@ -126,11 +126,17 @@ def check_samples(recipe: TrainRecipe, samples: SampleTable) -> None:
 
 def check_clips(recipe: TrainRecipe, shape: Sequence[int], path: Path | str) -> None:
     """Raise UsageError unless a sample can be cut into the objective's clips."""
-    num_clips = getattr(objective_arguments(recipe, path), "num_clips", 1)
+    arguments = objective_arguments(recipe, path)
+    num_clips, min_frames = (getattr(arguments, key, 1) for key in ("num_clips", "min_frames"))
     if shape[-4] % num_clips:
         raise UsageError(
             f"num_clips must divide the frames of a sample, got {num_clips} for {shape[-4]} "
             f"(recipe {str(path)!r}, [train.objective_arguments])"
+        )
+    if shape[-4] < min_frames:
+        raise UsageError(
+            f"the objective's settings need samples of at least {min_frames} frames, got "
+            f"{shape[-4]} (recipe {str(path)!r}, [train.objective_arguments])"
         )
 
 

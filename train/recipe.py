@@ -131,6 +131,7 @@ def read_train_recipe(path: Path | str) -> TrainRecipe:
     arguments = objective_arguments(recipe, path)
     try:
         objective.check(arguments, recipe.batch_size)
+        objective.check_backbone(arguments, backbone, recipe.compile)
     except ValueError as err:
         raise UsageError(f"{err} (recipe {str(path)!r}, [train])") from err
     return recipe

@@ -4,18 +4,20 @@ Source: SSDet (Kahatapitiya et al., AAAI 2023), training objective: the cross-en
 the mixture `sum_c w[c, t] CE(logits[t], c)`, averaged over frames; frozen frames are background.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from synth import LabelTrack, ShardSample
 
 from ..backbones import Backbone
+from .manifold import FEWEST_FRAMES, ManifoldOperation, draw_mixture, mix_labels, mix_maps
 from .objective import Objective
-from .scores import mean_average_precision
-
-POSITIVE_WEIGHT = 0.5
+from .scores import frame_scores
 
 
 def dense_weights(track: LabelTrack, num_classes: int, with_background: bool) -> np.ndarray:
@@ -37,6 +39,32 @@ def binary_cross_entropy(logits_NCT: torch.Tensor, weights_NCT: torch.Tensor) ->
     return torch.nn.functional.binary_cross_entropy_with_logits(logits_NCT.float(), weights_NCT)
 
 
+@dataclass(frozen=True, slots=True)
+class DetectionArguments:
+    """What training does to feature maps inside the network (SSDet's manifold ablation).
+
+    Attributes:
+        manifold: Each training step applies one of these, drawn, to the map that enters a random
+            stage of the backbone, and to the labels; none: never. For shards of plain clips.
+        min_overlap: Shortest overlap of two clips, as a share of the frames.
+        delta: Half-width of the spatial ramp of CutMix, as a share of the map's width.
+    """
+
+    manifold: tuple[ManifoldOperation, ...] = ()
+    min_overlap: float = 0.25
+    delta: float = 1 / 16
+
+    def __post_init__(self) -> None:
+        for name in ("min_overlap", "delta"):
+            if not 0 <= getattr(self, name) <= 0.5:
+                raise ValueError(f"{name} must be in [0, 0.5], got {getattr(self, name)}")
+
+    @property
+    def min_frames(self) -> int:
+        """Frames that a clip must have, so that there is something to draw."""
+        return max((FEWEST_FRAMES[operation] for operation in self.manifold), default=1)
+
+
 LOSSES = {"cross_entropy": mixture_cross_entropy, "bce": binary_cross_entropy}
 
 
@@ -44,11 +72,38 @@ class Detection(Objective):
     """Frame-level loss: `cross_entropy` with a background output, or `bce` without one."""
 
     losses = tuple(LOSSES)
+    Arguments = DetectionArguments
+    arguments: DetectionArguments
 
     def __init__(self, num_classes: int, loss: str | None = None, arguments: Any = None) -> None:
         super().__init__(num_classes, loss, arguments)
         self.with_background = self.loss == "cross_entropy"
         self.num_outputs = num_classes + self.with_background
+
+    @classmethod
+    def check(cls, arguments: DetectionArguments, batch_size: int) -> None:
+        """Raise ValueError where the manifold variant would find no partners."""
+        if arguments.manifold and batch_size < 2:
+            raise ValueError(
+                f"manifold mixes the samples of a batch: batch_size must be >= 2, got {batch_size}"
+            )
+
+    @classmethod
+    def check_backbone(
+        cls, arguments: DetectionArguments, backbone: type[Backbone], compiled: bool = False
+    ) -> None:
+        """Raise ValueError where the manifold variant has no map with all frames to work on."""
+        if arguments.manifold and not backbone.stages:
+            raise ValueError(
+                f"manifold needs a backbone whose stages keep all frames, but "
+                f"{backbone.__name__} pools time: choose another one, or leave manifold out"
+            )
+        if arguments.manifold and compiled:
+            raise ValueError("manifold changes another stage at every step: set compile = false")
+
+    def bind(self, backbone: Backbone, teachers: Sequence[Backbone] = ()) -> None:
+        """Raise ValueError unless the backbone has what the settings need."""
+        self.check_backbone(self.arguments, type(backbone))
 
     def target(self, sample: ShardSample) -> np.ndarray:
         """Return the soft labels of all frames, `(num_outputs, T)`."""
@@ -58,7 +113,36 @@ class Detection(Objective):
         self, backbone: Backbone, clips_NCTHW: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
         """Return the loss averaged over frames."""
-        return LOSSES[self.loss](backbone(clips_NCTHW, per_frame=True), targets)
+        if self.training and self.arguments.manifold:
+            logits_NCT, targets = self._mix_inside(backbone, clips_NCTHW, targets)
+        else:
+            logits_NCT = backbone(clips_NCTHW, per_frame=True)
+        return LOSSES[self.loss](logits_NCT, targets)
+
+    def _mix_inside(
+        self, backbone: Backbone, clips_NCTHW: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits and labels after one drawn operation on the maps entering one stage."""
+        seed = int(torch.randint(2**62, ()))  # the loop seeds torch at every step
+        rng = np.random.default_rng(np.random.SeedSequence(seed))
+        operations, stages = self.arguments.manifold, backbone.stages
+        operation = operations[rng.integers(len(operations))]
+        stage = backbone.get_submodule(stages[rng.integers(len(stages))])
+        labels: list[torch.Tensor] = []
+
+        def mix(stage: nn.Module, inputs: tuple[torch.Tensor]) -> torch.Tensor:
+            (maps_NCTHW,) = inputs
+            shape = (len(maps_NCTHW), maps_NCTHW.shape[2], maps_NCTHW.shape[4])
+            mixture = draw_mixture(
+                rng, operation, shape, self.arguments.min_overlap, self.arguments.delta
+            )
+            labels.append(mix_labels(targets, mixture, self.with_background))
+            return mix_maps(maps_NCTHW, mixture)
+
+        with stage.register_forward_pre_hook(mix):
+            logits_NCT = backbone(clips_NCTHW, per_frame=True)
+        (mixed_targets,) = labels
+        return logits_NCT, mixed_targets
 
     def predict(self, backbone: Backbone, clips_NCTHW: torch.Tensor) -> torch.Tensor:
         """Return per-frame probabilities `(N, num_outputs, T)`."""
@@ -66,19 +150,6 @@ class Detection(Objective):
         return logits_NCT.softmax(1) if self.with_background else logits_NCT.sigmoid()
 
     def score(self, predictions: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-        """Return the per-frame mAP; a frame counts for a class whose weight is at least one half.
-
-        Background is no class. Beside the mAP stands what scores without knowledge would get.
-        """
-        scores_SC, weights_SC = (
-            array_NCT[:, : self.num_classes].swapaxes(1, 2).reshape(-1, self.num_classes)
-            for array_NCT in (predictions, targets)
-        )
-        positive_SC = weights_SC >= POSITIVE_WEIGHT
-        present = positive_SC.any(0)
-        if not present.any():
-            return {}
-        return {
-            "frame_map": mean_average_precision(scores_SC, positive_SC),
-            "frame_map_chance": float(positive_SC[:, present].mean()),
-        }
+        """Return the per-frame mAP over the classes; background is none."""
+        kept = slice(self.num_classes)
+        return frame_scores(predictions[:, kept], targets[:, kept])

@@ -65,6 +65,18 @@ class Objective(nn.Module, ABC):
     def check(cls, arguments: Any, batch_size: int) -> None:
         """Raise ValueError if the settings and the batch of a recipe do not fit each other."""
 
+    @classmethod
+    def check_backbone(
+        cls, arguments: Any, backbone: type[Backbone], compiled: bool = False
+    ) -> None:
+        """Raise ValueError if the settings ask for what a network cannot give.
+
+        Args:
+            arguments: The objective's settings.
+            backbone: The class of the network.
+            compiled: Whether it will be compiled.
+        """
+
     def bind(self, backbone: Backbone, teachers: Sequence[Backbone] = ()) -> None:
         """Build what depends on the network: called once, after it got its initial weights.
 
