@@ -9,6 +9,8 @@ from train.backbones.backbone import round_width, spread_over_frames
 SMALL = {
     "x3d": {"depth_factor": 0.4, "width_factor": 0.5, "feature_dim": 32},
     "i3d": {"width": 0.125},
+    "tsm": {"depth": 18, "width": 8},
+    "resnet3d": {"depth": 18, "width": 4},
 }
 CLIP = (3, 16, 32, 40)
 
