@@ -15,7 +15,10 @@ SKIPPED = {".venv", "build", "dist", "__pycache__", ".git", "node_modules"}
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".cfg", ".ini", ".sh", ".html", ".json"}
 
 # Modules of mathematics: the standard library's arithmetic, NumPy, cv2 and one another.
-PURE_SYNTH = ("labels", "freeze", "mixup", "cutmix", "boundary", "tree", "views", "plan", "recipe")
+PURE_SYNTH = (
+    *("labels", "freeze", "mixup", "cutmix", "boundary", "augment", "paste", "tree", "views"),
+    *("plan", "recipe"),
+)
 PURE = {f"synth/{name}.py" for name in PURE_SYNTH} | {
     "manifests/records.py",
     "manifests/timegrid.py",
