@@ -1,5 +1,8 @@
 """What every backbone shares: stages, the class layer, layout, interpolation over frames."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -65,6 +68,32 @@ def test_gradients_reach_every_weight(name: str) -> None:
     model, clips = small(name).train(), torch.randn(2, *CLIP)
     (model(clips).square().sum() + model(clips, per_frame=True).square().sum()).backward()
     assert all(weight.grad is not None for weight in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "num_frames"), [("i3d", 200), ("i3d", 201), ("i3d", 203), ("resnet3d", 288)]
+)
+def test_what_a_frame_gets_is_centred_on_it(
+    name: str, num_frames: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far from the ends of a clip, and with a network made linear: exactly so."""
+
+    def mean_over_time(maps: torch.Tensor, *window: Any, **_: Any) -> torch.Tensor:
+        kernel, stride, padding = (np.broadcast_to(x, 3).tolist() for x in window[:3])
+        thin, pads = (kernel[0], 1, 1), (padding[0], 0, 0)
+        return torch.nn.functional.avg_pool3d(maps, thin, stride, pads, ceil_mode=True)
+
+    monkeypatch.setattr(torch, "relu", lambda maps: maps)
+    monkeypatch.setattr(torch.nn.functional, "max_pool3d", mean_over_time)
+    model = small(name, 0).double()
+    for weight in model.parameters():
+        weight.data = torch.full_like(weight, 1 / weight[0].numel())
+    clips = torch.ones(1, 3, num_frames, 32, 32, dtype=torch.float64, requires_grad=True)
+    vectors = model.features(clips, per_frame=True).sum((0, 1))
+    for frame in range(num_frames // 2 - 8, num_frames // 2 + 9, 3):
+        (seen,) = torch.autograd.grad(vectors[frame], clips, retain_graph=True)
+        shares = seen.sum((0, 1, 3, 4)) / seen.sum()
+        assert float(shares @ torch.arange(num_frames).double()) == pytest.approx(frame)
 
 
 def test_spread_over_frames() -> None:

@@ -10,7 +10,7 @@ from parity import Parity, shapes_of, watch
 
 from manifests import UsageError
 from train.backbones import I3D, I3DArguments
-from train.backbones.i3d import same_padding
+from train.backbones.i3d import first_centre, same_padding
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,23 @@ def test_small_maps_are_pooled_whole() -> None:
 
 @torch.inference_mode()
 def test_frames_get_the_vectors_that_saw_them() -> None:
-    """24 frames give 3 steps and 2 windows, of frames 0-15 and 8-23: centres 7.5 and 15.5."""
+    """24 frames give 3 steps and 2 windows, centred on frames 9 and 17."""
     model, clips = tiny(), torch.randn(1, 3, 24, 32, 32)
     taps = watch(model, {"last": "Mixed_5c"})
     frames = model.features(clips, per_frame=True)[0]
     steps = taps["last"][0, :, :, 0, 0]
     first, second = steps[:, :2].mean(1), steps[:, 1:].mean(1)
     torch.testing.assert_close(frames[:, 0], first)
-    torch.testing.assert_close(frames[:, 7], first)
-    torch.testing.assert_close(frames[:, 11], (first * 4.5 + second * 3.5) / 8)
-    torch.testing.assert_close(frames[:, 16], second)
+    torch.testing.assert_close(frames[:, 9], first)
+    torch.testing.assert_close(frames[:, 12], (first * 5 + second * 3) / 8)
+    torch.testing.assert_close(frames[:, 17], second)
     torch.testing.assert_close(frames[:, 23], second)
+
+
+def test_first_centre() -> None:
+    assert first_centre(8) == 5
+    assert first_centre(16) == first_centre(64) == 9
+    assert first_centre(9) == 6  # 0 and 0, as 9 and 5 are odd; then 2, and 6 with the window
 
 
 @given(st.integers(1, 300), st.integers(1, 7), st.integers(1, 3))

@@ -15,6 +15,7 @@ from manifests import UsageError
 from .backbone import Backbone, initialise, round_width, spread_over_frames
 
 POOL_WINDOW = (2, 7, 7)
+HALVINGS = ((7, 2), (3, 2), (2, 2))  # kernel and stride over time of what halves it
 FRAMES_PER_STEP = 8
 
 # Widths of the branches: 1x1; 1x1 then 3x3; 1x1 then 3x3; pooling then 1x1.
@@ -100,8 +101,7 @@ class I3D(Backbone):
         """Return the vectors before the class layer: `(N, D)`, or `(N, D, T)` if `per_frame`.
 
         There is a vector for every 8 frames; a frame's vector is interpolated linearly between the
-        two nearest ones, each of which stands at the middle of the 16 frames it was pooled over (of
-        the first 8, if the clip has no more).
+        two nearest ones, each of which stands at the middle of the frames that it was made of.
         """
         vectors_NDS = self._pooled(clips_NCTHW).mean((3, 4))
         return self._over_time(vectors_NDS, clips_NCTHW, per_frame)
@@ -132,9 +132,22 @@ class I3D(Backbone):
         if not per_frame:
             return vectors_NDS.mean(2)
         num_frames = clips_NCTHW.shape[2]
-        num_pooled = min(POOL_WINDOW[0], -(-num_frames // FRAMES_PER_STEP))
-        centre = (num_pooled * FRAMES_PER_STEP - 1) / 2  # of frames 0..15, or 0..7
-        return spread_over_frames(vectors_NDS, num_frames, centre, FRAMES_PER_STEP)
+        return spread_over_frames(
+            vectors_NDS, num_frames, first_centre(num_frames), FRAMES_PER_STEP
+        )
+
+
+def first_centre(num_frames: int) -> float:
+    """Return the middle of the frames that the first vector of a clip is made of, 0-based.
+
+    # 16 frames: 1 after the convolution (frames -2..4), 3 and 5 after the pools, 9 with the window
+    """
+    centre, frames_per_step, size = 0.0, 1, num_frames
+    for kernel, stride in HALVINGS:
+        before, _ = same_padding(size, kernel, stride)
+        centre += frames_per_step * ((kernel - 1) / 2 - before)
+        frames_per_step, size = frames_per_step * stride, -(-size // stride)
+    return centre + frames_per_step * (min(size, POOL_WINDOW[0]) - 1) / 2
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -71,15 +71,16 @@ class ResNet3D(Backbone):
         """Return the vectors before the class layer: `(N, D)`, or `(N, D, T)` if `per_frame`.
 
         There is a vector for every 16 frames, whose mean is the clip's; a frame's vector is
-        interpolated linearly between the two nearest ones, each at the middle of its 16 frames.
+        interpolated linearly between the two nearest ones, each of which stands at the middle of
+        the frames that it was made of: frames 0, 16, 32 and so on.
         """
         maps = self.maxpool(torch.relu(self.bn1(self.conv1(clips_NCTHW))))
         for name in LAYERS:
             maps = self.get_submodule(name)(maps)
         if not per_frame:
             return maps.mean((2, 3, 4))
-        centre = (FRAMES_PER_STEP - 1) / 2
-        return spread_over_frames(maps.mean((3, 4)), clips_NCTHW.shape[2], centre, FRAMES_PER_STEP)
+        # Every layer's windows are centred on entries 0, 2, 4...: kernels are odd.
+        return spread_over_frames(maps.mean((3, 4)), clips_NCTHW.shape[2], 0, FRAMES_PER_STEP)
 
     def forward(self, clips_NCTHW: torch.Tensor, per_frame: bool = False) -> torch.Tensor:
         """Return class scores before softmax: `(N, K)`, or `(N, K, T)` if `per_frame`."""
