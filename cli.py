@@ -174,22 +174,37 @@ def manifest(
 @click.argument("recipe", type=FILE)
 @click.argument("sources", type=FILE)
 @click.option("-o", "--out", type=FOLDER, required=True, help="Folder of the plan.")
+@click.option(
+    "--segments", type=FILE, help="For kind annotated (default: segments.parquet beside SOURCES)."
+)
 @max_rejected
 @as_json
-def plan(recipe: Path, sources: Path, out: Path, max_rejected: float, is_json: bool) -> None:
+def plan(
+    recipe: Path,
+    sources: Path,
+    out: Path,
+    segments: Path | None,
+    max_rejected: float,
+    is_json: bool,
+) -> None:
     """Draw every random number of RECIPE over the videos of SOURCES."""
     from synth import write_plan
 
-    report = write_plan(recipe, sources, out)
+    report = write_plan(recipe, sources, out, segments)
     counts = report.record["counts"]
     lines = [
         f"{out}: {counts['samples']:,} samples in {counts['shards']:,} shards from "
         f"{counts['videos']:,} videos",
         *(f"  {count:,} x {kind}" for kind, count in counts["kinds"].items()),
+        *(f"    {count:,} x {op}" for op, count in counts.get("boundary_classes", {}).items()),
         f"{counts['decodes']:,} decoding passes, {counts['decodes_per_sample']:.2f} per sample",
     ]
     if counts["too_short"]:
         lines.append(f"{counts['too_short']:,} videos are too short for the recipe and left out")
+    if counts.get("alone_in_class"):
+        lines.append(f"{counts['alone_in_class']:,} videos alone in a class: none in same_class")
+    if counts.get("unreadable"):
+        lines.append(f"{counts['unreadable']:,} videos cannot be read and are left out")
     show(report.record, lines, is_json)
     finish(
         report.rejected_share <= max_rejected,
@@ -325,6 +340,9 @@ def demo(folder: Path, workers: int | None, is_json: bool) -> None:
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was killed.")
 @click.option("--init", type=ANY, help="Initial weights: a file, or another run's folder.")
+@click.option(
+    "--teacher", "teachers", type=FOLDER, multiple=True, help="Run to distil from; give each."
+)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda if there is one.")
 @click.option("--workers", default=1, show_default=True, help="Data-parallel processes.")
 @click.version_option(package_name="seamline")
@@ -335,6 +353,7 @@ def train(
     out: Path,
     resume: bool,
     init: Path | None,
+    teachers: tuple[Path, ...],
     device: str | None,
     workers: int,
     is_json: bool,
@@ -343,7 +362,14 @@ def train(
     from train import train_model
 
     report = train_model(
-        recipe, shards, out, resume=resume, init=init, device=device, workers=workers
+        recipe,
+        shards,
+        out,
+        resume=resume,
+        init=init,
+        teachers=teachers,
+        device=device,
+        workers=workers,
     )
     scores = ", ".join(f"{name} {score:.4f}" for name, score in report.scores.items())
     lines = [

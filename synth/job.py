@@ -179,9 +179,12 @@ def _check_rows(plan: Plan, table: SourceTable, codec: str) -> None:
                 f"label_id must be the position of one of the {len(table.classes):,} classes of "
                 f"the sources table, got {label_id} ({str(plan.path)!r})"
             )
-        views = pc.struct_field(sources, "view")
-        sizes = pa.table(
-            {name: pc.struct_field(views, name) for name in ("height", "width")}
+        views, augments = (pc.struct_field(sources, name) for name in ("view", "augment"))
+        sizes = pa.table(  # of what is shown: an augmentation gives its crop another size
+            {
+                name: pc.coalesce(pc.struct_field(augments, name), pc.struct_field(views, name))
+                for name in ("height", "width")
+            }
         ).group_by(["height", "width"])
         for size in sizes.aggregate([]).to_pylist():
             try:
@@ -297,7 +300,7 @@ def _finish(plan: Plan, table: SourceTable, out: Path, codec: str) -> None:
     for record in records:
         kinds.update(record["kinds"])
     dataset = {
-        "classes": list(table.classes),
+        "classes": plan.record.get("classes", list(table.classes)),
         "plan_digest": plan.digest,
         "recipe_digest": plan.record.get("recipe_digest"),
         "codec": codec,

@@ -16,11 +16,13 @@ class LabelTrack:
 
     Attributes:
         class_ids: `(m,)` int64, unique and ascending.
-        weights_CT: `(m, T)` float64 in [0, 1]; columns add up to at most 1.
+        weights_CT: `(m, T)` float64 in [0, 1]; columns of exclusive labels add up to at most 1.
+        exclusive: Whether the classes share each frame; if not, any number may be present on it.
     """
 
     class_ids: np.ndarray
     weights_CT: np.ndarray
+    exclusive: bool = True
 
     def __post_init__(self) -> None:
         ids, weights_CT = self.class_ids, self.weights_CT
@@ -31,10 +33,12 @@ class LabelTrack:
             )
         if np.any(np.diff(ids) <= 0):
             raise ValueError(f"class ids must be unique and ascending, got {ids.tolist()}")
-        if weights_CT.size and not (  # written so that NaN fails too
-            weights_CT.min() >= -TOLERANCE and weights_CT.sum(axis=0).max() <= 1 + TOLERANCE
-        ):
-            raise ValueError("label weights must lie in [0, 1] and add up to at most 1 per frame")
+        if not weights_CT.size:
+            return
+        largest = weights_CT.sum(axis=0).max() if self.exclusive else weights_CT.max()
+        if not (weights_CT.min() >= -TOLERANCE and largest <= 1 + TOLERANCE):  # NaN fails too
+            rule = " and add up to at most 1 per frame" if self.exclusive else ""
+            raise ValueError(f"label weights must lie in [0, 1]{rule}")
 
     @property
     def num_frames(self) -> int:
@@ -48,11 +52,11 @@ class LabelTrack:
 
     def take(self, index_T: np.ndarray) -> "LabelTrack":
         """Return the track whose frame `t` is this track's frame `index_T[t]`."""
-        return LabelTrack(self.class_ids, self.weights_CT[:, index_T])
+        return LabelTrack(self.class_ids, self.weights_CT[:, index_T], self.exclusive)
 
     def scale(self, factor_T: np.ndarray) -> "LabelTrack":
         """Return the track with the weights of frame `t` multiplied by `factor_T[t]`."""
-        return LabelTrack(self.class_ids, self.weights_CT * factor_T)
+        return LabelTrack(self.class_ids, self.weights_CT * factor_T, self.exclusive)
 
 
 def constant_track(label_id: int | None, num_frames: int) -> LabelTrack:
@@ -70,4 +74,4 @@ def add_tracks(*tracks: LabelTrack) -> LabelTrack:
     weights_CT = np.zeros((len(ids), tracks[0].num_frames))
     for track in tracks:
         weights_CT[np.searchsorted(ids, track.class_ids)] += track.weights_CT
-    return LabelTrack(ids, weights_CT)
+    return LabelTrack(ids, weights_CT, all(track.exclusive for track in tracks))

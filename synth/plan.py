@@ -6,41 +6,21 @@ stand side by side in a shard, and a partner shows the window that its own sampl
 window is decoded once, although most samples need two.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .freeze import draw_freeze
-from .mixup import draw_overlap
+from .annotated import runs_of_window
+from .candidates import Candidates, Partners
+from .kinds import DRAFTS, Draft, leaf
+from .pairs import PAIRS
 from .recipe import Recipe
 from .views import resized_size
 
 Row = dict[str, Any]
 GROUP_ROWS = 32  # samples of a group: what a renderer holds at once
-
-
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """The videos that a plan may use, as columns of equal length.
-
-    Attributes:
-        video_ids: str.
-        label_ids: Class ids.
-        first_frames, end_frames: Half-open range of presentation frames that may be shown.
-        heights, widths: Pixels, after rotation.
-    """
-
-    video_ids: np.ndarray
-    label_ids: np.ndarray
-    first_frames: np.ndarray
-    end_frames: np.ndarray
-    heights: np.ndarray
-    widths: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.video_ids)
 
 
 @dataclass
@@ -69,12 +49,26 @@ def draw_plan(recipe: Recipe, videos: Candidates) -> Iterator[PlannedShard]:
     for pass_index, first in enumerate(range(0, recipe.samples_per_video, per_pass)):
         windows = min(per_pass, recipe.samples_per_video - first)
         rng = np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(pass_index, 0)))
-        order = rng.permutation(len(videos))
+        order = _order_videos(rng, videos, recipe.has_boundary("same_class"))
         for members in _split(order, recipe.samples_per_shard // windows):
             planned = _draw_shard(recipe, videos, members, windows, row_index, shard)
             row_index += len(planned.rows)
             shard += 1
             yield planned
+
+
+def _order_videos(rng: np.random.Generator, videos: Candidates, couples: bool) -> np.ndarray:
+    """Shuffle the videos; `couples` keeps them by twos of a class, so that partners stand near."""
+    order = rng.permutation(len(videos))
+    if not couples:
+        return order
+    by_class = order[np.argsort(videos.label_ids[order], kind="stable")]
+    labels = videos.label_ids[by_class]
+    rank = np.arange(len(labels)) - np.searchsorted(labels, labels)
+    starts_couple = rank % 2 == 0
+    couple = np.cumsum(starts_couple) - 1
+    place = rng.permutation(couple[-1] + 1)
+    return by_class[np.argsort(place[couple], kind="stable")]
 
 
 def _split(order: np.ndarray, largest: int) -> list[np.ndarray]:
@@ -106,25 +100,7 @@ def _draw_shard(
 
 def _draw_window(recipe: Recipe, videos: Candidates, row_index: int, video: int) -> Window:
     rng = np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(row_index,)))
-    return Window(row_index, rng, video, _draw_start(recipe, videos, video, rng))
-
-
-def _draw_start(recipe: Recipe, videos: Candidates, video: int, rng: np.random.Generator) -> int:
-    last = videos.end_frames[video] - recipe.span
-    return int(rng.integers(videos.first_frames[video], last + 1))
-
-
-def _draw_partner(
-    recipe: Recipe, videos: Candidates, window: Window, group: list[Window]
-) -> tuple[int, int]:
-    """Draw the second video and its window: of the group, or anywhere if the group has no other."""
-    others = [other for other in group if other.video != window.video]
-    if others:
-        partner = others[int(window.rng.integers(len(others)))]
-        return partner.video, partner.start_frame
-    video = int(window.rng.integers(len(videos) - 1))
-    video += video >= window.video
-    return video, _draw_start(recipe, videos, video, window.rng)
+    return Window(row_index, rng, video, videos.draw_start(rng, video, recipe.window_span))
 
 
 def _draw_row(
@@ -133,20 +109,82 @@ def _draw_row(
     kinds, weights = list(recipe.kinds), np.cumsum(list(recipe.kinds.values()))
     draw = window.rng.random() * weights[-1]
     kind = kinds[int(np.searchsorted(weights, draw, side="right"))]
-    lengths, tree = KINDS[kind](recipe, window.rng)
-    shown = [(window.video, window.start_frame)]
-    if len(lengths) == 2:
-        shown.append(_draw_partner(recipe, videos, window, group))
+    if kind in DRAFTS:
+        sources, tree = _draw_clips(recipe, videos, window, group, DRAFTS[kind](recipe, window.rng))
+    elif kind in PAIRS:
+        num_others = recipe.num_backgrounds if kind == "pal" else 0
+        shown = _draw_shown(recipe, videos, window, group, [0] * num_others, "other")
+        sources, tree = PAIRS[kind](recipe, videos, window.rng, [video for video, _ in shown])
+    else:
+        sources, tree = _draw_annotated(recipe, videos, window)
     return {
         "sample_key": f"{window.row_index:08d}",
         "shard": shard,
         "kind": kind,
-        "sources": [
-            _draw_source(recipe, videos, window.rng, video, start_frame, num_frames)
-            for (video, start_frame), num_frames in zip(shown, lengths, strict=True)
-        ],
+        "sources": sources,
         "tree": tree,
     }
+
+
+def _draw_clips(
+    recipe: Recipe, videos: Candidates, window: Window, group: list[Window], draft: Draft
+) -> tuple[list[Row], Row]:
+    if draft.partners == "same_class" and videos.class_sizes[window.video] < 2:
+        window = _another_window(recipe, videos, window)
+    if draft.lengths[0] > recipe.frames:
+        span = (draft.lengths[0] - 1) * recipe.frame_stride + 1
+        start = videos.draw_start(window.rng, window.video, span)
+        window = Window(window.row_index, window.rng, window.video, start)
+    shown = _draw_shown(recipe, videos, window, group, draft.lengths[1:], draft.partners)
+    sources = [
+        _draw_source(recipe, videos, window.rng, video, start_frame, num_frames)
+        for (video, start_frame), num_frames in zip(shown, draft.lengths, strict=True)
+    ]
+    return sources, draft.tree
+
+
+def _another_window(recipe: Recipe, videos: Candidates, window: Window) -> Window:
+    """Draw a window of a video that is not alone in its class."""
+    video = int(window.rng.choice(videos.with_classmates))
+    start = videos.draw_start(window.rng, video, recipe.window_span)
+    return Window(window.row_index, window.rng, video, start)
+
+
+def _draw_shown(
+    recipe: Recipe,
+    videos: Candidates,
+    window: Window,
+    group: list[Window],
+    others: Sequence[int],
+    partners: Partners,
+) -> list[tuple[int, int]]:
+    """Return the row's own video and one more for each of `others`, all different, with starts.
+
+    They come from the group, with the windows that are shown anyway, or from anywhere if the group
+    has none that may stand there.
+    """
+    shown = {window.video: window.start_frame}
+    for _ in others:
+        near = [
+            other
+            for other in group
+            if other.video not in shown and videos.fits(window.video, other.video, partners)
+        ]
+        if near:
+            partner = near[int(window.rng.integers(len(near)))]
+            shown[partner.video] = partner.start_frame
+        else:
+            video = videos.draw_other(window.rng, shown, partners)
+            shown[video] = videos.draw_start(window.rng, video, recipe.window_span)
+    return list(shown.items())
+
+
+def _draw_annotated(recipe: Recipe, videos: Candidates, window: Window) -> tuple[list[Row], Row]:
+    start, stride, num_frames = window.start_frame, recipe.frame_stride, recipe.frames
+    source = _draw_source(recipe, videos, window.rng, window.video, start, num_frames)
+    runs = runs_of_window(videos.segments[window.video], start, stride, num_frames)
+    tree = {"op": "annotate", "segments": [list(run) for run in runs], "inputs": [leaf(0)]}
+    return [source], tree
 
 
 def _draw_source(
@@ -169,66 +207,13 @@ def _draw_source(
         "height": crop_height,
         "flip": bool(rng.random() < recipe.flip),
     }
+    label_id = int(videos.label_ids[video])
     return {
         "video_id": str(videos.video_ids[video]),
-        "label_id": int(videos.label_ids[video]),
+        "label_id": None if label_id < 0 else label_id,
         "start_frame": start_frame,
         "frame_stride": recipe.frame_stride,
         "num_frames": num_frames,
         "view": view,
+        "augment": None,
     }
-
-
-# Each kind draws the lengths of its sources and its tree.
-Drawn = tuple[list[int], Row]
-
-
-def _leaf(source: int) -> Row:
-    return {"op": "clip", "source": source}
-
-
-def _draw_clip(recipe: Recipe, rng: np.random.Generator) -> Drawn:
-    return [recipe.frames], _leaf(0)
-
-
-def _draw_freeze(recipe: Recipe, rng: np.random.Generator) -> Drawn:
-    intervals = draw_freeze(rng, recipe.frames, recipe.freeze.segments)
-    if len(intervals) == 1:
-        numbers: Row = {"r": intervals[0][0], "m": intervals[0][1]}
-    else:
-        numbers = {"segments": [list(pair) for pair in intervals]}
-    return [recipe.frames], {"op": "freeze", **numbers, "inputs": [_leaf(0)]}
-
-
-def _draw_overlapping(recipe: Recipe, rng: np.random.Generator, op: str, **numbers: Any) -> Drawn:
-    overlap = draw_overlap(rng, recipe.frames, recipe.mixup.min_overlap, recipe.mixup.scenarios)
-    place = {"n1": overlap.n1, "n2": overlap.n2, "r": overlap.r}
-    inputs = [_leaf(0), _leaf(1)]
-    return [overlap.n1, overlap.n2], {"op": op, **place, **numbers, "inputs": inputs}
-
-
-def _draw_mixup(recipe: Recipe, rng: np.random.Generator) -> Drawn:
-    return _draw_overlapping(recipe, rng, "mixup", boundary=recipe.mixup.boundary)
-
-
-def _draw_cutmix_window(recipe: Recipe, rng: np.random.Generator) -> Drawn:
-    return _draw_overlapping(recipe, rng, "cutmix_window", delta=_delta(recipe))
-
-
-def _draw_cutmix_view(recipe: Recipe, rng: np.random.Generator) -> Drawn:
-    inputs = [_leaf(0), _leaf(1)]
-    lengths = [recipe.frames, recipe.frames]
-    return lengths, {"op": "cutmix_view", "delta": _delta(recipe), "inputs": inputs}
-
-
-def _delta(recipe: Recipe) -> float:
-    return recipe.cutmix.delta * recipe.crop_size[1]
-
-
-KINDS: dict[str, Callable[[Recipe, np.random.Generator], Drawn]] = {
-    "clip": _draw_clip,
-    "freeze": _draw_freeze,
-    "mixup": _draw_mixup,
-    "cutmix_window": _draw_cutmix_window,
-    "cutmix_view": _draw_cutmix_view,
-}

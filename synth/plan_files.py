@@ -14,15 +14,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from manifests import Progress, SourceTable, UsageError, atomic_writer, read_sources, write_atomic
+from manifests import (
+    Progress,
+    SourceTable,
+    UsageError,
+    atomic_writer,
+    read_segments,
+    read_sources,
+    write_atomic,
+)
 
-from .plan import Candidates, PlannedShard, Row, draw_plan
+from .plan import PlannedShard, Row, draw_plan
 from .recipe import Recipe, read_recipe
+from .selection import select_candidates
 from .shards import dump_json, read_record
 
 VIEW_TYPE = pa.struct(
     [(name, pa.int32()) for name in ("short_side", "x", "y", "width", "height")]
     + [("flip", pa.bool_())]
+)
+AUGMENT_TYPE = pa.struct(
+    [(name, pa.int32()) for name in ("height", "width")]
+    + [
+        (name, pa.float64())
+        for name in ("blur_sigma", "brightness", "contrast", "saturation", "hue")
+    ]
 )
 SOURCE_TYPE = pa.struct(
     [
@@ -32,6 +48,7 @@ SOURCE_TYPE = pa.struct(
         ("frame_stride", pa.int32()),
         ("num_frames", pa.int32()),
         ("view", VIEW_TYPE),
+        ("augment", AUGMENT_TYPE),  # null but for pairs; a plan made elsewhere may lack it
     ]
 )
 PLAN_SCHEMA = pa.schema(
@@ -44,6 +61,7 @@ PLAN_SCHEMA = pa.schema(
     ]
 )
 ROW_GROUP_ROWS = 16_384
+BOUNDARY = "boundary"  # the kind whose trees have one of four roots
 KEY_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"  # a key names tar members: no dots, no slashes
 
 
@@ -61,15 +79,29 @@ class PlanReport:
         return counts["too_short"] / max(counts["too_short"] + counts["videos"], 1)
 
 
-def write_plan(recipe_path: Path | str, sources_path: Path | str, out: Path | str) -> PlanReport:
+def write_plan(
+    recipe_path: Path | str,
+    sources_path: Path | str,
+    out: Path | str,
+    segments_path: Path | str | None = None,
+) -> PlanReport:
     """Draw the plan of a recipe over a sources table and write it to the folder `out`.
 
+    Args:
+        recipe_path: TOML file with a `[synth]` table.
+        sources_path: The sources table.
+        out: Folder of the plan.
+        segments_path: Annotated segments for kind `annotated`; `segments.parquet` beside the
+            sources if None.
+
     Raises:
-        UsageError: A wrong recipe or table, no video that is long enough, a label missing, mixing
-            with one class or one video.
+        UsageError: A wrong recipe or table, no video that is long enough, a label missing, too few
+            videos or classes for a kind.
     """
     recipe, table = read_recipe(recipe_path), read_sources(sources_path)
-    videos, counts = select_candidates(recipe, table, sources_path)
+    annotation = _read_annotation(recipe, sources_path, segments_path)
+    segments, classes = annotation if annotation else (None, list(table.classes))
+    videos, counts = select_candidates(recipe, table, sources_path, segments)
     out = Path(out)
     shards = draw_plan(recipe, videos)
     total = len(videos) * recipe.samples_per_video
@@ -81,7 +113,7 @@ def write_plan(recipe_path: Path | str, sources_path: Path | str, out: Path | st
         "recipe": resolved,
         "seed": recipe.seed,
         "sources": _relative(sources_path, out),
-        "classes": list(table.classes),
+        "classes": classes,
         "recipe_digest": hashlib.sha256(dump_json(resolved)).hexdigest(),
         "sources_digest": table.digest,
         "plan_digest": digest,
@@ -91,78 +123,35 @@ def write_plan(recipe_path: Path | str, sources_path: Path | str, out: Path | st
     return PlanReport(out, record)
 
 
-def select_candidates(
-    recipe: Recipe, table: SourceTable, path: Path | str
-) -> tuple[Candidates, dict[str, Any]]:
-    """Return the videos that the recipe can use, and counts of the others.
+def _read_annotation(
+    recipe: Recipe, sources_path: Path | str, segments_path: Path | str | None
+) -> tuple[pa.Table, list[str]] | None:
+    """Return the segments and classes of kind `annotated`, or None if it is not drawn.
 
     Raises:
-        UsageError: None is left, or the recipe mixes and there is only one class or one video.
+        UsageError: There is no table of segments, or it has no classes.
     """
-    rows = table.table
-    usable = pc.equal(rows["status"], "ok").to_numpy(zero_copy_only=False)
-    if recipe.subset is not None:
-        usable &= pc.fill_null(pc.equal(rows["subset"], recipe.subset), False).to_numpy()
-    if not usable.any():
-        subset = "" if recipe.subset is None else f" of subset {recipe.subset!r}"
-        raise UsageError(f"the table has no readable video{subset} ({str(path)!r})")
-    lengths = table.column("end_frame") - table.column("first_frame")
-    short = usable & (lengths < recipe.span)
-    if (short == usable).all():
+    if not recipe.has("annotated"):
+        if segments_path is not None:
+            raise UsageError("--segments belongs to kind 'annotated', which the recipe lacks")
+        return None
+    path = Path(segments_path or Path(sources_path).with_name("segments.parquet"))
+    if not path.is_file():
         raise UsageError(
-            f"no video is long enough for {recipe.frames} frames x stride {recipe.frame_stride} "
-            f"({recipe.span} frames): the longest of {usable.sum()} has {lengths[usable].max()} "
+            f"kind 'annotated' needs annotated segments: there is no {str(path)!r}, name them with "
+            f"--segments"
+        )
+    segments = read_segments(path)
+    classes = json.loads((segments.schema.metadata or {}).get(b"classes", b"null"))
+    label_ids = segments["label_id"]
+    if not classes or label_ids.null_count or not len(segments):
+        raise UsageError(
+            f"annotated segments need a class list in the metadata and a label_id in every row "
             f"({str(path)!r})"
         )
-    chosen = rows.filter(pa.array(usable & ~short))
-    unlabelled = chosen.filter(pc.is_null(chosen["label_id"]))
-    if unlabelled.num_rows:
-        raise UsageError(
-            f"every video needs a label, but {unlabelled.num_rows} have none, first "
-            f"{unlabelled['video_id'][0].as_py()!r} ({str(path)!r})"
-        )
-    videos = Candidates(
-        np.array(chosen["video_id"].to_pylist(), object),
-        *(
-            chosen[name].to_numpy()
-            for name in ("label_id", "first_frame", "end_frame", "height", "width")
-        ),
-    )
-    _check_geometry(videos, chosen, path)
-    _check_mixing(recipe, videos, table, path)
-    counts = {
-        "videos": len(videos),
-        "too_short": int(short.sum()),
-        "rejected": int(pc.sum(pc.equal(rows["status"], "rejected")).as_py() or 0),
-    }
-    return videos, counts
-
-
-def _check_geometry(videos: Candidates, rows: pa.Table, path: Path | str) -> None:
-    """Raise UsageError if an ok row cannot be true: no pixels, or frames that do not exist."""
-    wrong = {
-        "width and height must be >= 1": np.minimum(videos.widths, videos.heights) < 1,
-        "first_frame must be >= 0": videos.first_frames < 0,
-        "end_frame must be at most num_frames": videos.end_frames > rows["num_frames"].to_numpy(),
-    }
-    for rule, is_wrong in wrong.items():
-        if is_wrong.any():
-            video_id = videos.video_ids[np.argmax(is_wrong)]
-            raise UsageError(f"{rule}, but not those of video {video_id!r} ({str(path)!r})")
-
-
-def _check_mixing(recipe: Recipe, videos: Candidates, table: SourceTable, path: Path | str) -> None:
-    classes = np.unique(videos.label_ids)
-    if classes.max(initial=0) >= len(table.classes) or classes.min(initial=0) < 0:
-        raise UsageError(
-            f"label_id must be below the number of classes {len(table.classes)}, got "
-            f"{classes.max()} ({str(path)!r})"
-        )
-    if recipe.mixes and len(classes) < 2:
-        raise UsageError(
-            f"mixing needs videos of at least two classes, but all {len(videos)} usable ones are "
-            f"{table.classes[classes[0]]!r} ({str(path)!r})"
-        )
+    if not 0 <= pc.min(label_ids).as_py() <= pc.max(label_ids).as_py() < len(classes):
+        raise UsageError(f"label_id must be within the {len(classes)} classes ({str(path)!r})")
+    return segments, classes
 
 
 def _write_rows(
@@ -170,11 +159,13 @@ def _write_rows(
 ) -> str:
     """Stream the rows of `shards` into `path`, add up `counts`, return the file's sha256."""
     kinds: Counter[str] = Counter()
+    boundaries: Counter[str] = Counter()
     num_shards = decodes = 0
     waiting: list[Row] = []
     with atomic_writer(path) as file, pq.ParquetWriter(file, PLAN_SCHEMA, compression="zstd") as to:
         for planned in shards:
             kinds.update(row["kind"] for row in planned.rows)
+            boundaries.update(row["tree"]["op"] for row in planned.rows if row["kind"] == BOUNDARY)
             num_shards += 1
             decodes += planned.num_decodes
             waiting.extend(planned.rows)
@@ -185,6 +176,8 @@ def _write_rows(
         to.write_table(_to_table(waiting))
     counts |= {"samples": sum(kinds.values()), "shards": num_shards, "decodes": decodes}
     counts["kinds"] = dict(sorted(kinds.items()))
+    if boundaries:
+        counts["boundary_classes"] = dict(sorted(boundaries.items()))
     return file_digest(path)
 
 

@@ -19,12 +19,13 @@ import numpy as np
 
 from manifests import SourceVideo, VideoError, atomic_writer, write_atomic
 
+from .augment import Augment, augment_frame
 from .codecs import ENCODERS, EXTENSIONS, check_size
 from .frames import frame_batches
 from .labels import LabelTrack, constant_track
 from .plan import Row
 from .shards import TarWriter, dump_json, shard_path, write_index
-from .tree import LabelledSize, Tree, evaluate_frames, evaluate_labels
+from .tree import LabelledSize, Tree, clips_of, describe_sample, evaluate_frames, evaluate_labels
 from .views import Scratch, View, apply_view, check_crop, resized_size
 
 VIEWS_BUDGET = 192 * 2**20  # bytes of views held while their rows wait
@@ -36,7 +37,7 @@ PACKAGES = ("av", "decord", "numpy", "opencv-python-headless", "simplejpeg")
 class PlannedSource:
     """One source of a row: `num_frames` frames of a video from `start_frame`, seen through a view.
 
-    The `k`-th is presentation frame `start_frame + k * frame_stride`.
+    The `k`-th is presentation frame `start_frame + k * frame_stride`; `augment` follows the view.
     """
 
     video: SourceVideo
@@ -45,6 +46,7 @@ class PlannedSource:
     frame_stride: int
     num_frames: int
     view: View
+    augment: Augment | None = None
 
     def __post_init__(self) -> None:
         if min(self.num_frames, self.frame_stride) < 1 or self.start_frame < 0:
@@ -69,9 +71,23 @@ class PlannedSource:
         return range(self.start_frame, self.start_frame + self.num_frames * step, step)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the clip."""
+        shown = self.augment or self.view
+        return shown.height, shown.width
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of the clip."""
-        return self.num_frames * self.view.height * self.view.width * 3
+        height, width = self.size
+        return self.num_frames * height * width * 3
+
+    def cut(self, frame_HWC: np.ndarray, out: np.ndarray, scratch: Scratch) -> None:
+        """Write what the source shows of a frame into `out`."""
+        if self.augment is None:
+            apply_view(frame_HWC, self.view, out, scratch)
+        else:
+            augment_frame(apply_view(frame_HWC, self.view, None, scratch), self.augment, out)
 
 
 @dataclass(frozen=True)
@@ -99,10 +115,19 @@ class Rejected:
 
 @dataclass(frozen=True)
 class RenderedSample:
-    """A sample ready to be encoded: uint8 frames `(T, H, W, 3)` and their labels."""
+    """A sample ready to be encoded: uint8 frames `(T, H, W, 3)` of its clip, or of both of a pair.
+
+    `clips` has one entry "", or "query" and "key".
+    """
 
     sample: PlannedSample
-    frames_THWC: np.ndarray
+    clips: Mapping[str, np.ndarray]
+
+    @property
+    def frames(self) -> np.ndarray:
+        """The frames as `ShardSample.frames` gives them: `(T, H, W, 3)` or `(2, T, H, W, 3)`."""
+        clips = list(self.clips.values())
+        return clips[0] if len(clips) == 1 else np.stack(clips)
 
 
 @dataclass(frozen=True)
@@ -154,15 +179,14 @@ def check_row(row: Row, videos: Mapping[str, SourceVideo], codec: str) -> Planne
         size = evaluate_labels(
             tree,
             [
-                LabelledSize(
-                    constant_track(source.label_id, source.num_frames),
-                    source.view.height,
-                    source.view.width,
-                )
+                LabelledSize(constant_track(source.label_id, source.num_frames), *source.size)
                 for source in sources
             ],
         )
-        check_size(codec, size.track.num_frames, size.height, size.width)
+        num_frames = size.track.num_frames
+        if num_frames * size.height * size.width * 3 > LARGEST_SAMPLE:
+            raise ValueError(f"a sample must fit in {LARGEST_SAMPLE} bytes")
+        check_size(codec, num_frames, size.height, size.width)
     except (ValueError, KeyError, TypeError, RecursionError) as err:
         return Rejected(row, f"invalid plan row: {err}")
     return PlannedSample(row, tree, sources, size.track)
@@ -179,6 +203,7 @@ def _check_source(source: Row, videos: Mapping[str, SourceVideo]) -> PlannedSour
         source["frame_stride"],
         source["num_frames"],
         View(**source["view"]),
+        None if source.get("augment") is None else Augment(**source["augment"]),
     )
 
 
@@ -217,20 +242,19 @@ class ClipReader:
 
     def _decode(self, video: SourceVideo, position: int) -> None:
         """Cut every view of `video` that the coming rows show, in one decoding pass."""
-        wanted: dict[int, list[tuple[np.ndarray, int, View]]] = {}
+        wanted: dict[int, list[tuple[np.ndarray, PlannedSource]]] = {}
         uses = []
         for use, source in self._coming_uses(video, position):
-            shape = (source.num_frames, source.view.height, source.view.width, 3)
-            clip = self._clips[use] = np.empty(shape, np.uint8)
+            clip = self._clips[use] = np.empty((source.num_frames, *source.size, 3), np.uint8)
             uses.append(use)
             for k, index in enumerate(source.indices):
-                wanted.setdefault(index, []).append((clip, k, source.view))
+                wanted.setdefault(index, []).append((clip[k], source))
         self.num_decodes += 1
         try:
             for indices, frames in frame_batches(video, np.array(sorted(wanted), np.int64)):
                 for index, frame_HWC in zip(indices.tolist(), frames, strict=True):
-                    for clip, k, view in wanted[index]:
-                        apply_view(frame_HWC, view, clip[k], self._scratch)
+                    for slot, source in wanted[index]:
+                        source.cut(frame_HWC, slot, self._scratch)
         except (VideoError, ValueError) as err:
             self._failed[video.video_id] = err.reason if isinstance(err, VideoError) else str(err)
             for use in uses:
@@ -270,7 +294,10 @@ def render_samples(
         except VideoError as err:
             yield Rejected(sample.row, err.reason)
             continue
-        yield RenderedSample(sample, evaluate_frames(sample.tree, clips))
+        trees = clips_of(sample.tree)
+        yield RenderedSample(
+            sample, {name: evaluate_frames(tree, clips) for name, tree in trees.items()}
+        )
 
 
 def sample_meta(sample: PlannedSample) -> dict[str, Any]:
@@ -281,8 +308,13 @@ def sample_meta(sample: PlannedSample) -> dict[str, Any]:
         "class_ids": sample.track.class_ids.tolist(),
         "weights": sample.track.weights_CT.tolist(),
         "tree": sample.tree,
-        "sources": sample.row["sources"],
+        "sources": [_without_null_augment(source) for source in sample.row["sources"]],
+        **describe_sample(sample.tree),
     }
+
+
+def _without_null_augment(source: Row) -> Row:
+    return {name: value for name, value in source.items() if (name, value) != ("augment", None)}
 
 
 def render_shard(task: ShardTask) -> ShardReport:
@@ -304,8 +336,10 @@ def render_shard(task: ShardTask) -> ShardReport:
                 continue
             row = result.sample.row
             key = row["sample_key"]
-            member = ENCODERS[task.codec](result.frames_THWC)
-            tar.add(f"{key}.{EXTENSIONS[task.codec]}", member)
+            for name, frames_THWC in result.clips.items():
+                part = f"{name}." if name else ""
+                member = ENCODERS[task.codec](frames_THWC)
+                tar.add(f"{key}.{part}{EXTENSIONS[task.codec]}", member)
             tar.add(f"{key}.json", dump_json(sample_meta(result.sample)))
             index.append(_index_row(row, None, start, tar.offset - start))
         sha256 = tar.close()

@@ -22,6 +22,7 @@ from manifests import ShardError, UsageError, write_atomic
 
 from .codecs import decode_member
 from .labels import LabelTrack
+from .tree import PAIR
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -35,7 +36,6 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 TAR_BLOCK = tarfile.BLOCKSIZE
-PAIR = ("query", "key")  # what the members of a pair are called, in their order
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,12 @@ class ShardSample:
             raise ShardError(f"sample {self.key} needs num_frames >= 1, got {num_frames!r}")
         return num_frames
 
+    def check_classes(self, num_classes: int) -> None:
+        """Raise ShardError if a label is none of `num_classes` classes."""
+        for class_id in self.meta.get("class_ids") or ():
+            if type(class_id) is not int or not 0 <= class_id < num_classes:
+                raise ShardError(f"class ids must be whole and below {num_classes}, got {class_id}")
+
     def track(self) -> LabelTrack:
         """Return the label track."""
         ids, weights = self.meta.get("class_ids"), self.meta.get("weights")
@@ -94,7 +100,9 @@ class ShardSample:
                 raise ValueError(f"class_ids must be whole numbers, got {ids!r}")
             weights_CT = np.array(weights, np.float64)
             return LabelTrack(
-                np.array(ids, np.int64), weights_CT.reshape(len(ids), self.num_frames)
+                np.array(ids, np.int64),
+                weights_CT.reshape(len(ids), self.num_frames),
+                exclusive=self.meta.get("kind") != "annotated",
             )
         except (ValueError, TypeError, OverflowError) as err:
             raise ShardError(f"sample {self.key} has no label track: {err}") from err

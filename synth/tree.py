@@ -1,7 +1,8 @@
 """Evaluate the expression tree of a plan row: what it does to frames, and what to labels.
 
 `{"op": "clip", "source": 0}` is a leaf; an inner node has `op`, its numbers and `inputs`. One dict
-literal maps each op to its two functions; the numbers mean what the module of that op says.
+literal maps each op to its two functions; the numbers mean what the module of that op says. A
+`pair` stands at the root alone: its two inputs are the two clips of the sample.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from .annotated import annotate_labels
+from .boundary import (
+    BOUNDARY_CLASSES,
+    change_point,
+    diff_class_frames,
+    diff_class_labels,
+    diff_speed_frames,
+    diff_speed_labels,
+    same_class_frames,
+    same_class_labels,
+    same_speed_frames,
+    same_speed_labels,
+)
 from .cutmix import (
     check_view_delta,
     cutmix_view_frames,
@@ -18,13 +32,16 @@ from .cutmix import (
     cutmix_window_labels,
 )
 from .freeze import freeze_frames, freeze_labels
-from .labels import LabelTrack
+from .labels import LabelTrack, constant_track
 from .mixup import Overlap, mixup_frames, mixup_labels
+from .paste import concat_frames, concat_labels, paste_frames, paste_labels
 
 Tree = Mapping[str, Any]
+PAIR = ("query", "key")  # the clips of a pair, in their order
 NUMBERS = (int, float)
 LARGEST_NUMBER = 2**31
 DEEPEST = 64  # nodes above one another; a recipe needs at most four
+MOST_INPUTS = 1024
 
 
 @dataclass(frozen=True)
@@ -38,9 +55,9 @@ class LabelledSize:
 
 @dataclass(frozen=True)
 class Operation:
-    """One op: how many inputs it takes, its frames function and its labels function."""
+    """One op: how many inputs it takes (None: one or more), its frames and labels functions."""
 
-    num_inputs: int
+    num_inputs: int | None
     frames: Callable[[Tree, list[np.ndarray]], np.ndarray]
     labels: Callable[[Tree, list[LabelledSize]], LabelTrack]
 
@@ -88,6 +105,24 @@ def _whole(node: Any, name: Any) -> int:
     return int(value)
 
 
+def _runs(node: Tree) -> list[tuple[int, int, int]]:
+    if not isinstance(node.get("segments"), list):
+        raise ValueError(f"segments must be a list of [class_id, first, last], got {node!r}")
+    return [(_whole(run, 0), _whole(run, 1), _whole(run, 2)) for run in node["segments"]]
+
+
+def _eps(node: Tree) -> tuple[int, int]:
+    return _whole(node, "tau"), _whole(node, "eps")
+
+
+def _speed(node: Tree) -> tuple[int, int, float]:
+    return _whole(node, "tau"), _whole(node, "t"), float(_number(node, "gamma"))
+
+
+def _region(node: Tree) -> tuple[int, int, float]:
+    return _whole(node, "s"), _whole(node, "e"), float(_number(node, "beta"))
+
+
 def _view_labels(sizes: list[LabelledSize], delta: float) -> LabelTrack:
     check_view_delta(sizes[0].width, delta)
     return cutmix_view_labels(sizes[0].track, sizes[1].track)
@@ -118,11 +153,71 @@ OPERATIONS: dict[str, Operation] = {
         lambda node, clips: cutmix_view_frames(clips[0], clips[1], _delta(node)),
         lambda node, sizes: _view_labels(sizes, _delta(node)),
     ),
+    "diff_class": Operation(
+        2,
+        lambda node, clips: diff_class_frames(clips[0], clips[1], *_eps(node)),
+        lambda node, sizes: diff_class_labels(sizes[0].track, sizes[1].track, *_eps(node)),
+    ),
+    "same_class": Operation(
+        2,
+        lambda node, clips: same_class_frames(clips[0], clips[1], _whole(node, "tau")),
+        lambda node, sizes: same_class_labels(sizes[0].track, sizes[1].track, _whole(node, "tau")),
+    ),
+    "diff_speed": Operation(
+        1,
+        lambda node, clips: diff_speed_frames(clips[0], *_speed(node)),
+        lambda node, sizes: diff_speed_labels(sizes[0].track, *_speed(node)),
+    ),
+    "same_speed": Operation(
+        1,
+        lambda node, clips: same_speed_frames(clips[0], _whole(node, "tau")),
+        lambda node, sizes: same_speed_labels(sizes[0].track, _whole(node, "tau")),
+    ),
+    "concat": Operation(
+        None,
+        lambda node, clips: concat_frames(clips),
+        lambda node, sizes: concat_labels([size.track for size in sizes]),
+    ),
+    "paste": Operation(
+        2,
+        lambda node, clips: paste_frames(clips[0], clips[1], *_region(node)),
+        lambda node, sizes: paste_labels(sizes[0].track, sizes[1].track, *_region(node)),
+    ),
+    "annotate": Operation(
+        1,
+        lambda node, clips: clips[0],
+        lambda node, sizes: annotate_labels(_runs(node), sizes[0].track.num_frames),
+    ),
 }
 
 
+def clips_of(tree: Tree) -> dict[str, Tree]:
+    """Return the trees of a sample's clips by name: "query" and "key" of a pair, else one, ""."""
+    if tree.get("op") == "pair":
+        return dict(zip(PAIR, tree["inputs"], strict=True))
+    return {"": tree}
+
+
+def describe_sample(tree: Tree) -> dict[str, Any]:
+    """Return what a trainer needs of a tree that is checked, beyond the labels.
+
+    Of a boundary: its class and change point. Of a pair of composed videos: the clips `s..e` of
+    both regions, query first, counted from 1.
+    """
+    op = tree["op"]
+    if op in BOUNDARY_CLASSES:
+        return {
+            "boundary_class": BOUNDARY_CLASSES.index(op),
+            "change_point": change_point(op, tree),
+        }
+    views = tree["inputs"] if op == "pair" else []
+    if views and all(view["op"] == "paste" for view in views):
+        return {name: [_whole(view, name) for view in views] for name in ("s", "e")}
+    return {}
+
+
 def evaluate_frames(tree: Tree, clips: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the frames `(T, H, W, 3)` uint8 of a sample; the source clips are not modified.
+    """Return the frames `(T, H, W, 3)` uint8 of one clip; the source clips are not modified.
 
     Raises:
         ValueError: The tree is malformed or does not fit the clips.
@@ -145,6 +240,8 @@ def evaluate_labels(tree: Tree, sources: Sequence[LabelledSize], depth: int = 0)
         raise ValueError(f"a node of the tree must be an object, got {tree!r}")
     if tree.get("op") == "clip":
         return sources[_source(tree, len(sources))]
+    if tree.get("op") == "pair" and depth == 0:
+        return _pair(tree, sources)
     operation = _operation(tree)
     inputs = [evaluate_labels(node, sources, depth + 1) for node in tree["inputs"]]
     first = inputs[0]
@@ -152,6 +249,18 @@ def evaluate_labels(tree: Tree, sources: Sequence[LabelledSize], depth: int = 0)
         sizes = [f"{size.width}x{size.height}" for size in inputs]
         raise ValueError(f"inputs of {tree['op']!r} must have one size, got {sizes}")
     return LabelledSize(operation.labels(tree, inputs), first.height, first.width)
+
+
+def _pair(tree: Tree, sources: Sequence[LabelledSize]) -> LabelledSize:
+    """Check both clips of a pair; no label of theirs is kept (PAL reads none)."""
+    inputs = tree.get("inputs")
+    if not isinstance(inputs, list) or len(inputs) != 2:
+        raise ValueError(f"op 'pair' takes 2 inputs, got {inputs!r}")
+    query, key = (evaluate_labels(node, sources, 1) for node in inputs)
+    shapes = [(size.track.num_frames, size.height, size.width) for size in (query, key)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"query and key must have one length and size, got {shapes}")
+    return LabelledSize(constant_track(None, query.track.num_frames), query.height, query.width)
 
 
 def _source(node: Tree, num_sources: int) -> int:
@@ -167,6 +276,8 @@ def _operation(node: Tree) -> Operation:
     if operation is None:
         raise ValueError(f"op must be 'clip' or one of {list(OPERATIONS)}, got {node.get('op')!r}")
     inputs = node.get("inputs")
-    if not isinstance(inputs, list) or len(inputs) != operation.num_inputs:
+    if not isinstance(inputs, list) or not 1 <= len(inputs) <= MOST_INPUTS:
+        raise ValueError(f"op {node['op']!r} takes a list of inputs, got {inputs!r}")
+    if operation.num_inputs not in (None, len(inputs)):
         raise ValueError(f"op {node['op']!r} takes {operation.num_inputs} inputs, got {inputs!r}")
     return operation

@@ -203,17 +203,17 @@ def _check_samples(
     for key, offset, size in zip(index.keys, index.offsets, index.sizes, strict=True):
         try:
             sample = read_sample(index.path, int(offset), int(size))
-            frames_THWC = sample.frames()
+            frames = sample.frames()
         except (ShardError, ValueError, KeyError) as err:
             problems.append(f"sample {key}: {err}")
             continue
-        if sample.key != key or sample.track().num_frames != len(frames_THWC):
+        if sample.key != key or sample.track().num_frames != frames.shape[-4]:
             problems.append(f"sample {key}: members, labels and index disagree")
         elif table is not None and key not in fresh:
             problems.append(f"sample {key}: its source no longer renders")
         elif table is not None:
             expected = fresh[key]
-            difference = np.abs(frames_THWC.astype(np.int16) - expected.frames_THWC).mean()
+            difference = np.abs(frames.astype(np.int16) - expected.frames).mean()
             if dump_json(dict(sample.meta)) != dump_json(sample_meta(expected.sample)):
                 problems.append(f"sample {key}: its labels are not those of its plan row")
             elif difference > CODEC_TOLERANCE[record["codec"]]:

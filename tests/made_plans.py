@@ -6,8 +6,9 @@ from typing import Any
 
 from manifests import SourceTable, SourceVideo, read_sources, write_sources
 from synth.plan import Row, draw_plan
-from synth.plan_files import Plan, read_plan, select_candidates, write_plan
+from synth.plan_files import Plan, read_plan, write_plan
 from synth.recipe import Recipe, read_recipe
+from synth.selection import select_candidates
 
 CLASSES = ("climb", "dive", "throw")
 

@@ -17,7 +17,7 @@ TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".cfg", ".ini", ".sh", 
 # Modules of mathematics: the standard library's arithmetic, NumPy, cv2 and one another.
 PURE_SYNTH = (
     *("labels", "freeze", "mixup", "cutmix", "boundary", "augment", "paste", "tree", "views"),
-    *("plan", "recipe"),
+    *("annotated", "candidates", "kinds", "pairs", "plan", "recipe"),
 )
 PURE = {f"synth/{name}.py" for name in PURE_SYNTH} | {
     "manifests/records.py",
@@ -47,7 +47,7 @@ FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_ATTRIBUTES = {("os", "system"), ("os", "popen")}
 LONGEST_FUNCTION = 60
 LONGEST_MODULE = 400
-LONGEST_LIST = 520  # cli.py declares options, a test file lists cases
+LONGEST_LIST = 640  # cli.py declares options, a test file lists cases
 
 
 def first_party() -> list[str]:

@@ -99,7 +99,7 @@ def test_a_small_budget_changes_no_pixel(dataset: Path) -> None:
     for one, other in zip(few, many, strict=True):
         assert not isinstance(one, Rejected)
         assert not isinstance(other, Rejected)
-        assert np.array_equal(one.frames_THWC, other.frames_THWC)
+        assert np.array_equal(one.frames, other.frames)
 
 
 @pytest.mark.slow

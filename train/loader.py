@@ -71,9 +71,11 @@ class SampleTable:
         shard = self.dataset.shards[self.shard_N[index]]
         row = self.row_N[index]
         try:
-            return read_sample(shard.path, int(shard.offsets[row]), int(shard.sizes[row]))
+            sample = read_sample(shard.path, int(shard.offsets[row]), int(shard.sizes[row]))
+            sample.check_classes(len(self.dataset.classes))
         except (ShardError, OSError) as err:
             raise ShardError(f"{err} (sample {shard.keys[row]} of {shard.path})") from err
+        return sample
 
 
 def sample_table(dataset: ShardDataset, kinds: Sequence[str] = ()) -> SampleTable:
