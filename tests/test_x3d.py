@@ -7,6 +7,7 @@ import torch
 from parity import Parity, shapes_of, watch
 
 from train.backbones import X3D, X3DArguments
+from train.backbones.x3d import ssdet_name
 
 CASES = [
     "x3d_m_small",
@@ -38,6 +39,69 @@ def test_matches_the_public_model(shared: Path, name: str) -> None:
     assert taps.keys() == parity.record["taps"].keys()
     errors = parity.errors(got) | parity.tap_errors(taps)
     assert max(errors.values()) <= parity.limit, errors
+
+
+def test_names_of_ssdet_are_those_of_its_table(shared: Path) -> None:
+    mapping = Parity(shared, "ssdet_x3d_m_loc").record["mapping_from_pytorchvideo"]
+    assert {name: ssdet_name(name) for name in mapping["table"].values()} == {
+        theirs: ours for ours, theirs in mapping["table"].items()
+    }
+    assert ssdet_name("layer5.0.conv1.weight") == "layer5.0.conv1.weight"
+
+
+SSDET_TAPS = {
+    "bn1": "blocks.0.norm",
+    "layer1.0": "blocks.1.res_blocks.0",
+    "layer1": "blocks.1",
+    "layer2": "blocks.2",
+    "layer3": "blocks.3",
+    "layer4": "blocks.4",
+    "bn5": "blocks.5.pool.pre_norm",
+    "fc1": "blocks.5.pool.post_conv",
+}
+
+
+@torch.inference_mode()
+def test_matches_ssdet_with_weights_of_its_own(shared: Path) -> None:
+    """All weights drawn under SSDet's names, the norm of the first shortcut among them."""
+    parity = Parity(shared, "ssdet_x3d_m_loc")
+    weights, notes = X3D.from_public(parity.weights())
+    assert [note.split()[-1] for note in notes] == ["used", "it"]  # split_bn; the folded norm
+    model = X3D(157).eval()
+    model.load_state_dict(weights)
+    taps = watch(model, SSDET_TAPS)
+    clips = parity.clips()
+    got = {
+        "logits": model(clips, per_frame=True),
+        "features_2048": model.features(clips, per_frame=True),
+        "blocky_logits": model(parity.clips(blocky=True), per_frame=True),
+    }
+    taps["avgpool"] = taps["bn5"].relu().mean((3, 4), keepdim=True)
+    assert got.keys() == parity.record["outputs"].keys()
+    assert taps.keys() == parity.record["taps"].keys()
+    errors = parity.errors(got) | parity.tap_errors(taps)
+    assert max(errors.values()) <= parity.limit, errors
+
+
+@torch.inference_mode()
+def test_matches_ssdet_with_weights_of_pytorchvideo(shared: Path) -> None:
+    parity = Parity(shared, "ssdet_x3d_m_loc")
+    model = X3D(157).eval()
+    model.load_state_dict(parity.weights(shapes_of(model)))
+    got = {
+        "logits": model(parity.clips(), per_frame=True),
+        "features_2048_mean_t": model.features(parity.clips(), per_frame=True).mean(2),
+    }
+    errors = parity.errors(got, prefix="mapped/")
+    assert max(errors.values()) <= parity.limit, errors
+
+
+def test_incomplete_weights_of_ssdet_keep_what_cannot_be_folded(shared: Path) -> None:
+    given = Parity(shared, "ssdet_x3d_m_loc").weights()
+    given["layer1.0.downsample.1.weight"] = torch.ones(3)
+    weights, notes = X3D.from_public(given)
+    assert len(notes) == 1
+    assert weights["blocks.1.res_blocks.0.branch1_norm.weight"].shape == (3,)
 
 
 def tiny() -> X3D:

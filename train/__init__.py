@@ -9,8 +9,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # models compiles the CPU's kernels again every time, for seconds.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
 
-from .backbones import BACKBONES, X3D, Backbone, X3DArguments
-from .checkpoint import TrainedModel, load_initial_weights, load_run, normalise, read_model_record
+from .backbones import BACKBONES, X3D, Backbone, X3DArguments, channels_last
+from .checkpoint import TrainedModel, load_run, normalise, read_model_record
+from .initial_weights import load_initial_weights
 from .loader import Batch, SampleTable, load_batches, sample_table
 from .loop import train_model
 from .objectives import OBJECTIVES, Objective, average_precision, mean_average_precision
@@ -30,6 +31,7 @@ __all__ = [
     "TrainedModel",
     "X3DArguments",
     "average_precision",
+    "channels_last",
     "load_batches",
     "load_initial_weights",
     "load_run",

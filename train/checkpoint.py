@@ -22,8 +22,6 @@ from manifests import CheckpointError, UsageError, build_record, write_atomic
 from .backbones import BACKBONES, Backbone, channels_last
 
 WEIGHTS, RECORD, RESUME = "model.safetensors", "model.json", "resume.pt"
-WRAPPERS = ("model_state", "state_dict", "model")  # what other tools wrap a state dict in
-PREFIXES = ("module.", "_orig_mod.")
 LOAD_ERRORS = (  # what torch.load raises on bytes that are no checkpoint, or hold more than weights
     AssertionError,
     AttributeError,
@@ -149,76 +147,15 @@ def read_resume(run: Path | str) -> dict[str, Any] | None:
         CheckpointError: The file is damaged.
     """
     path = Path(run) / RESUME
-    return _torch_load(path) if path.exists() else None
+    return torch_load(path) if path.exists() else None
 
 
-def load_initial_weights(backbone: Backbone, path: Path | str, classes: Sequence[str]) -> list[str]:
-    """Start `backbone` from the weights of a file or of another run.
-
-    The class layer is left random if it has another size, or belongs to a run with other classes;
-    every other weight must be there, with its shape.
-
-    Args:
-        backbone: Gets the weights.
-        path: A `.safetensors` file, a file of torch.save (PyTorchVideo's checkpoints load as they
-            are), or a run folder.
-        classes: The classes of the training to come.
-
-    Returns:
-        Sentences about what was not taken over.
+def torch_load(path: Path) -> Any:
+    """Read a file of torch.save: tensors, numbers, strings and containers of them, nothing else.
 
     Raises:
-        CheckpointError: The file cannot be read, or weights are missing, unknown or misshapen.
+        CheckpointError: The file is damaged, or holds something else.
     """
-    path = Path(path)
-    found = _read_state(path / WEIGHTS if path.is_dir() else path)
-    other_classes = path.is_dir() and read_model_record(path)["classes"] != list(classes)
-    wanted = backbone.state_dict()
-    layer = backbone.classifier + "."
-    head = [name for name in wanted if name.startswith(layer)]
-    fits = all(name in found and found[name].shape == wanted[name].shape for name in head)
-    notes = []
-    if other_classes or not fits:
-        was = f"{len(found[head[0]])} classes" if head[0] in found else "no classes"
-        notes.append(f"the class layer starts anew: {str(path)!r} has {was} of its own")
-        found = {name: value for name, value in found.items() if not name.startswith(layer)}
-        found |= {name: wanted[name] for name in head}
-    wrong = sorted(
-        name
-        for name in wanted.keys() | found.keys()
-        if name not in wanted or name not in found or wanted[name].shape != found[name].shape
-    )
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise CheckpointError(
-            f"the weights of {str(path)!r} do not fit the backbone: missing, unknown or of another "
-            f"shape are {', '.join(wrong[:5])}{more}"
-        )
-    backbone.load_state_dict(found)
-    return notes
-
-
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"no such weights: {str(path)!r}")
-    if path.suffix == ".safetensors":
-        try:
-            state: Any = safetensors.torch.load_file(path)
-        except (safetensors.SafetensorError, OSError) as err:
-            raise CheckpointError(f"weights cannot be read: {str(path)!r} ({err})") from err
-    else:
-        state = _torch_load(path)
-    for wrapper in WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise CheckpointError(f"weights must be a table of names and tensors: {str(path)!r}")
-    for prefix in PREFIXES:
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    return state
-
-
-def _torch_load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except LOAD_ERRORS as err:

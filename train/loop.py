@@ -20,12 +20,12 @@ from manifests import Progress, UsageError
 from .backbones import Backbone, channels_last
 from .checkpoint import (
     build_backbone,
-    load_initial_weights,
     normalise,
     read_resume,
     write_model,
     write_resume,
 )
+from .initial_weights import load_initial_weights
 from .job import TrainJob, choose_device, load_teachers, prepare_job
 from .loader import Batch, SampleTable, epoch_batches, epoch_order, load_batches
 from .metrics_file import MetricsFile

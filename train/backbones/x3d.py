@@ -5,6 +5,8 @@ Table 3. The names and shapes of the parameters are those of the PyTorchVideo ch
 """
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -16,6 +18,29 @@ from .backbone import Backbone, initialise, round_width
 BASE_WIDTHS = (12, 24, 48, 96)
 BASE_DEPTHS = (1, 2, 5, 3)
 DEPTH_FACTORS = {"XS": 2.2, "S": 2.2, "M": 2.2, "L": 5.0}
+
+# What SSDet calls the layers of a block, and those outside the blocks.
+SSDET_BLOCK = {
+    "downsample.0": "branch1_conv",
+    "downsample.1": "branch1_norm",
+    "conv1": "branch2.conv_a",
+    "bn1": "branch2.norm_a",
+    "conv2": "branch2.conv_b",
+    "bn2": "branch2.norm_b.0",
+    "fc1": "branch2.norm_b.1.block.0",
+    "fc2": "branch2.norm_b.1.block.2",
+    "conv3": "branch2.conv_c",
+    "bn3": "branch2.norm_c",
+}
+SSDET_OUTSIDE = {
+    "conv1_s": "blocks.0.conv.conv_t",
+    "conv1_t": "blocks.0.conv.conv_xy",
+    "bn1": "blocks.0.norm",
+    "conv5": "blocks.5.pool.pre_conv",
+    "bn5": "blocks.5.pool.pre_norm",
+    "fc1": "blocks.5.pool.post_conv",
+    "fc2": "blocks.5.proj",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +117,13 @@ class X3D(Backbone):
         scores = self._head.proj(vectors.movedim(1, -1))
         return scores.movedim(-1, 1).flatten(2 if per_frame else 1)
 
+    @classmethod
+    def from_public(
+        cls, weights: Mapping[str, torch.Tensor]
+    ) -> tuple[dict[str, torch.Tensor], list[str]]:
+        """Take PyTorchVideo's weights as they are, and rename those of SSDet's X3D."""
+        return from_ssdet(weights) if "conv1_s.weight" in weights else (dict(weights), [])
+
     def _pooled(self, clips_NCTHW: torch.Tensor, per_frame: bool) -> torch.Tensor:
         maps = clips_NCTHW
         for block in self.blocks[:5]:
@@ -101,6 +133,58 @@ class X3D(Backbone):
     @property
     def _head(self) -> "_Head":
         return cast(_Head, self.blocks[5])
+
+
+def from_ssdet(
+    weights: Mapping[str, torch.Tensor],
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Give the weights of SSDet's X3D the names here, and say in sentences what was changed.
+
+    Its norms keep statistics of splits of a batch beside those over all of it; only the latter
+    count where it does not train. Its first shortcut has a norm where X3D has none: scale and
+    offset of that norm go into the convolution before it and the norm that it is added to.
+    """
+    splits = [name for name in weights if ".split_bn." in name]
+    renamed = {ssdet_name(k): weight for k, weight in weights.items() if k not in splits}
+    notes = []
+    if splits:
+        notes.append(f"{len(splits)} statistics of split_bn are left out: those of bn are used")
+    if _fold_first_shortcut(renamed):
+        notes.append("the norm of layer1.0.downsample is folded into the layers beside it")
+    return renamed, notes
+
+
+def ssdet_name(name: str) -> str:
+    """Return our name for a weight of SSDet's X3D, or the name itself if it is unknown.
+
+    # layer2.0.bn2.bn.running_mean -> blocks.2.res_blocks.0.branch2.norm_b.0.running_mean
+    """
+    block = re.match(r"layer([1-4])\.(\d+)\.", name)
+    start = f"blocks.{block[1]}.res_blocks.{block[2]}." if block else ""
+    rest = name[block.end() :] if block else name
+    for theirs, ours in (SSDET_BLOCK if block else SSDET_OUTSIDE).items():
+        if rest.startswith(theirs + "."):
+            return start + ours + rest.removeprefix(theirs).replace(".bn.", ".")
+    return name
+
+
+def _fold_first_shortcut(weights: dict[str, torch.Tensor]) -> bool:
+    """Fold the shortcut's norm in place, as it works outside training; False if there is none."""
+    first = "blocks.1.res_blocks.0"
+    kernel, offset = f"{first}.branch1_conv.weight", f"{first}.branch2.norm_c.bias"
+    parts = ("weight", "bias", "running_mean", "running_var")
+    norm = [f"{first}.branch1_norm.{part}" for part in parts]
+    if any(name not in weights for name in (kernel, offset, *norm)):
+        return False
+    width = weights[kernel].shape[:1]
+    if any(weights[name].shape != width for name in (offset, *norm)):
+        return False
+    scale, bias, mean, variance = (weights.pop(name) for name in norm)
+    weights.pop(f"{first}.branch1_norm.num_batches_tracked", None)
+    scale = scale / (variance + nn.BatchNorm3d(1).eps).sqrt()
+    weights[kernel] = (weights[kernel].movedim(0, -1) * scale).movedim(-1, 0)
+    weights[offset] = weights[offset] + bias - mean * scale
+    return True
 
 
 def _pointwise(
