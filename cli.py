@@ -34,6 +34,22 @@ RAN_BUT_INCOMPLETE = 1
 WRONG_USE = 2
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
+store_to_write = click.option(
+    "--store", type=ANY, required=True, help="Store to write, made or resumed."
+)
+sampling_rate = click.option(
+    "--fps", help="Resample by presentation time, e.g. 15 or 30000/1001 (default: native)."
+)
+decoding_threads = click.option(
+    "--workers", type=int, help="Decoding threads (default: one per core, at most 8)."
+)
+beside = click.option(
+    "--concat",
+    "beside",
+    type=ANY,
+    multiple=True,
+    help="Another store, whose channels follow those of STORE (two-stream).",
+)
 as_json = click.option("--json", "is_json", is_flag=True, help="Print one JSON object on stdout.")
 max_rejected = click.option(
     "--max-rejected",
@@ -393,16 +409,14 @@ def features() -> None:
 )
 @click.argument("sources", type=FILE)
 @click.option("--checkpoint", type=FOLDER, required=True, help="Folder of a training run.")
-@click.option("--store", type=ANY, required=True, help="Store to write, made or resumed.")
+@store_to_write
 @click.option("--snippet-len", type=int, help="Frames of a snippet (default: the run's own).")
 @click.option("--snippet-stride", type=int, help="Frames between snippets (default: half of it).")
-@click.option(
-    "--fps", help="Resample by presentation time, e.g. 15 or 30000/1001 (default: native)."
-)
+@sampling_rate
 @click.option("--tail", type=click.Choice(["pad", "drop"]), default="pad", show_default=True)
 @click.option("--batch", type=int, help="Snippets per forward pass (default: by device).")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda if there is one.")
-@click.option("--workers", type=int, help="Decoding threads (default: one per core, at most 8).")
+@decoding_threads
 @max_rejected
 @as_json
 def extract(
@@ -439,6 +453,63 @@ def extract(
     lines = [
         f"{store}: {report.num_snippets:,} snippets of {report.num_videos:,} videos, "
         f"{report.num_extracted:,} computed now in {report.seconds:.1f} s",
+        *(f"  rejected {video_id}: {why}" for video_id, why in report.rejected[:10]),
+    ]
+    show(report, lines, is_json)
+    finish(report.ok, f"{len(report.rejected):,} of {report.num_videos:,} videos were rejected")
+
+
+@features.command(
+    epilog="features predict sources.parquet --checkpoint run/ --store scores.zarr --fps 6\n\n"
+    "features predict sources.parquet --checkpoint freeze/ --checkpoint mixup/ --store scores.zarr"
+)
+@click.argument("sources", type=FILE)
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    type=FOLDER,
+    required=True,
+    multiple=True,
+    help="Folder of a training run; several are an ensemble, whose probabilities are averaged.",
+)
+@store_to_write
+@sampling_rate
+@click.option("--window-stride", type=int, help="Frames between windows (default: half of one).")
+@click.option("--batch", type=int, help="Windows per forward pass (default: by device).")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda if there is one.")
+@decoding_threads
+@max_rejected
+@as_json
+def predict(
+    sources: Path,
+    checkpoints: tuple[Path, ...],
+    store: Path,
+    fps: str | None,
+    window_stride: int | None,
+    batch: int | None,
+    device: str | None,
+    workers: int | None,
+    max_rejected: float,
+    is_json: bool,
+) -> None:
+    """Write class probabilities of every frame of the videos of SOURCES as a store."""
+    from features import predict_frames
+    from manifests import read_sources
+
+    report = predict_frames(
+        read_sources(sources),
+        checkpoints,
+        store,
+        fps=None if fps is None else rate(fps),
+        window_stride=window_stride,
+        batch=batch,
+        device=device,
+        workers=workers,
+        max_rejected=max_rejected,
+    )
+    lines = [
+        f"{store}: {report.num_snippets:,} frames of {report.num_videos:,} videos, "
+        f"{report.num_extracted:,} scored now in {report.seconds:.1f} s",
         *(f"  rejected {video_id}: {why}" for video_id, why in report.rejected[:10]),
     ]
     show(report, lines, is_json)
@@ -487,19 +558,23 @@ def verify_features(store: Path, is_json: bool) -> None:
 @click.argument("store", type=ANY)
 @click.argument("out", type=FOLDER)
 @click.option("--format", "layout", default="npy", show_default=True, help="Whose files to write.")
+@beside
 @as_json
-def export(store: Path, out: Path, layout: str, is_json: bool) -> None:
+def export(store: Path, out: Path, layout: str, beside: tuple[Path, ...], is_json: bool) -> None:
     """Write STORE as files that another tool reads."""
     from features import FeatureStore, export_store
 
-    report = export_store(FeatureStore.open(store), out, layout)
+    report = export_store(FeatureStore.open(store, *beside), out, layout)
     line = (
         f"{out}: {report.num_videos:,} videos, {report.num_rows:,} rows, {report.num_bytes:,} bytes"
     )
     show(report, [line], is_json)
 
 
-@features.command(epilog="features probe features.zarr --segments segments.parquet -o page.html")
+@features.command(
+    epilog="features probe features.zarr --segments segments.parquet -o page.html\n\n"
+    "features probe rgb.zarr --concat boundary.zarr --segments segments.parquet"
+)
 @click.argument("store", type=ANY)
 @click.option("--segments", type=FILE, required=True, help="Annotated segments (.parquet).")
 @click.option("--head", default="linear", show_default=True, help="Head to train.")
@@ -507,6 +582,7 @@ def export(store: Path, out: Path, layout: str, is_json: bool) -> None:
 @click.option("--test-subset", default="test", show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("-o", "--page", type=FILE, help="Also draw a timeline per test video (.html).")
+@beside
 @as_json
 def probe(
     store: Path,
@@ -516,15 +592,15 @@ def probe(
     test_subset: str,
     seed: int,
     page: Path | None,
+    beside: tuple[Path, ...],
     is_json: bool,
 ) -> None:
     """Train a head on STORE and score it on held-out videos."""
     from features import FeatureStore, draw_timelines, probe_store
     from manifests import read_segments
 
-    report = probe_store(
-        FeatureStore.open(store), read_segments(segments), head, train_subset, test_subset, seed
-    )
+    opened = FeatureStore.open(store, *beside)
+    report = probe_store(opened, read_segments(segments), head, train_subset, test_subset, seed)
     lines = [
         f"mAP {report.map:.3f} per snippet on {report.num_test_videos:,} test videos, chance "
         f"{report.chance:.3f}, shuffled labels {report.shuffled:.3f}",

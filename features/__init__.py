@@ -6,9 +6,11 @@ from .encoder import Encoder, encoder_of_run
 from .exports import FORMATS, ExportReport, export_store
 from .extract import ExtractReport, extract_features
 from .pictures import draw_timelines
+from .predict import predict_frames, predictor_of_runs
 from .probe import HEADS, ProbeReport, probe_store
 from .spec import FeatureSpec
 from .store import FeatureStore, StoredVideo, rows_digest
+from .windows import average_windows
 
 __all__ = [
     "FORMATS",
@@ -22,11 +24,14 @@ __all__ = [
     "ProbeReport",
     "StoredVideo",
     "VerifyReport",
+    "average_windows",
     "describe_store",
     "draw_timelines",
     "encoder_of_run",
     "export_store",
     "extract_features",
+    "predict_frames",
+    "predictor_of_runs",
     "probe_store",
     "rows_digest",
     "run_demo",

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from manifests import CheckpointError, UsageError
-from train import load_run, normalise
+from manifests import CheckpointError, SnippetGrid, UsageError
+from train import TrainedModel, load_run, normalise
 
 MAX_FORWARD_WORKERS = 8  # each holds the activations of a batch
 DEFAULT_BATCH = {"cpu": 2, "cuda": 32}  # on a CPU what stays in the cache is fastest
@@ -21,8 +21,8 @@ class Encoder:
 
     Attributes:
         name: Of the network, for the FeatureSpec.
-        embed: Normalised clips `(N, 3, T, H, W)` on `device` to vectors `(N, D)`; on a CPU it is
-            called from several threads at once.
+        embed: Normalised clips `(N, 3, T, H, W)` on `device` to vectors `(N, D)`, or `(N, T, D)` if
+            `per_frame`; on a CPU it is called from several threads at once.
         feature_dim: `D`.
         num_frames: Frames of a clip that the network was trained on.
         height: Rows of pixels.
@@ -32,6 +32,8 @@ class Encoder:
         weights_digest: sha256 of the weights' file.
         arguments: What the network was built with (JSON values).
         device: Where it runs.
+        prediction: Of an encoder whose vectors are class probabilities: how they are made, for the
+            FeatureSpec; None where vectors are features.
     """
 
     name: str
@@ -45,14 +47,27 @@ class Encoder:
     weights_digest: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    prediction: Mapping[str, Any] | None = None
 
     @property
     def precision(self) -> str:
         """Return the arithmetic of the forward pass: bfloat16 only where the device has it."""
         return "bfloat16" if self.device.type == "cuda" else "float32"
 
+    @property
+    def per_frame(self) -> bool:
+        """Return whether every frame of a clip has a vector of its own.
+
+        Then a video has a row for every sampled frame, the mean over the clips that show it.
+        """
+        return self.prediction is not None
+
+    def row_grid(self, clips: SnippetGrid) -> SnippetGrid:
+        """Return the grid of the rows that clips on the grid `clips` give."""
+        return SnippetGrid(1, 1) if self.per_frame else clips
+
     def encode(self, frames_NTHWC: np.ndarray) -> np.ndarray:
-        """Return the vectors of uint8 clips, float32 `(N, D)`.
+        """Return the vectors of uint8 clips, float32 `(N, D)`, or `(N, T, D)` if `per_frame`.
 
         The bytes travel to the device and are normalised there.
         """
@@ -115,13 +130,8 @@ def encoder_of_run(run_dir: Path | str, device: str | None = None) -> Encoder:
     """
     chosen = choose_device(device)
     run = load_run(run_dir, chosen)
+    check_clips_are_known(run, run_dir)
     backbone, record = run.backbone, run.record
-    absent = [name for name in ("frames", "height", "width") if name not in record]
-    if absent:
-        raise CheckpointError(
-            f"the record of run {str(run_dir)!r} must say what clips it takes, but lacks "
-            f"{', '.join(absent)}"
-        )
     return Encoder(
         name=record["backbone"],
         embed=lambda clips_NCTHW: backbone.features(clips_NCTHW, per_frame=False),
@@ -135,3 +145,14 @@ def encoder_of_run(run_dir: Path | str, device: str | None = None) -> Encoder:
         arguments=record["arguments"],
         device=chosen,
     )
+
+
+def check_clips_are_known(run: TrainedModel, run_dir: Path | str) -> None:
+    """Raise CheckpointError unless the record of a run says what clips it takes."""
+    record = run.record
+    absent = [name for name in ("frames", "height", "width") if name not in record]
+    if absent:
+        raise CheckpointError(
+            f"the record of run {str(run_dir)!r} must say what clips it takes, but lacks "
+            f"{', '.join(absent)}"
+        )

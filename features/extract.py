@@ -7,10 +7,11 @@ the first frame is decoded (`pipeline.py` does the work).
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from manifests import SnippetGrid, SourceVideo, UsageError, num_sampled_frames
 
@@ -100,8 +101,9 @@ def extract_features(
     encoder = checkpoint if isinstance(checkpoint, Encoder) else encoder_of_run(checkpoint, device)
     batch = DEFAULT_BATCH[encoder.device.type] if batch is None else batch
     cut = _plan_cut(encoder, snippet_len, snippet_stride, fps, tail)
-    stored, layout = _plan_store(videos, cut)
-    writer = StoreWriter(store, _spec(encoder, cut, batch), stored, layout)
+    spec = _spec(encoder, cut, batch)
+    stored, layout = _plan_store(videos, replace(cut, grid=spec.grid))
+    writer = StoreWriter(store, spec, stored, layout)
     num_extracted = Pipeline(videos, stored, writer, encoder, cut, batch).run(workers)
     writer.finish()
     finished = FeatureStore.open(store)
@@ -133,19 +135,25 @@ def _plan_cut(
         grid = SnippetGrid(length, stride, tail)
     except ValueError as err:
         raise UsageError(str(err)) from err
+    if encoder.per_frame and (stride > length or tail != "pad"):
+        raise UsageError(
+            f"windows must leave no frame out: window_stride must be at most their {length} "
+            f"frames, got {stride}"
+        )
     short_side = min(encoder.height, encoder.width)
     return SnippetCut(grid, fps, encoder.height, encoder.width, short_side)
 
 
 def _spec(encoder: Encoder, cut: SnippetCut, batch: int) -> FeatureSpec:
+    grid = encoder.row_grid(cut.grid)
     return FeatureSpec(
         backbone=encoder.name,
         backbone_arguments=encoder.arguments,
         weights_digest=encoder.weights_digest,
         feature_dim=encoder.feature_dim,
-        snippet_len=cut.grid.snippet_len,
-        snippet_stride=cut.grid.snippet_stride,
-        tail=cut.grid.tail,
+        snippet_len=grid.snippet_len,
+        snippet_stride=grid.snippet_stride,
+        tail=grid.tail,
         fps=None if cut.fps is None else str(cut.fps),
         height=cut.height,
         width=cut.width,
@@ -156,7 +164,13 @@ def _spec(encoder: Encoder, cut: SnippetCut, batch: int) -> FeatureSpec:
         device=encoder.device.type,
         batch=batch,
         versions={name: version(name) for name in VERSIONED},
+        pooling="frame" if encoder.per_frame else "snippet",
+        prediction=None if encoder.prediction is None else {**_windows(cut), **encoder.prediction},
     )
+
+
+def _windows(cut: SnippetCut) -> dict[str, Any]:
+    return {"window_len": cut.grid.snippet_len, "window_stride": cut.grid.snippet_stride}
 
 
 def _plan_store(

@@ -20,6 +20,7 @@ from .batches import Batch, BatchAssembler, Cancelled, plan_batches
 from .decoding import SnippetCut, fill_snippets, sampled_frames
 from .encoder import Encoder, forward_threads
 from .store import StoredVideo, rows_digest
+from .windows import average_windows
 from .writer import StoreWriter
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
@@ -33,8 +34,8 @@ class Pipeline:
         stored: Their index rows as planned, one each.
         writer: Of the store.
         encoder: The network.
-        cut: How snippets are cut.
-        batch: Snippets per forward pass.
+        cut: How the clips are cut that enter the network; the rows lie on the encoder's `row_grid`.
+        batch: Clips per forward pass.
     """
 
     def __init__(
@@ -51,24 +52,29 @@ class Pipeline:
         layout, self.missing = writer.layout, writer.missing_shards()
         planned = [v for k in self.missing for v in layout.videos_of(k) if stored[v].num_snippets]
         self.position_W = np.array(planned, np.int64)  # of the videos to decode, in `videos`
+        num_clips = [
+            cut.num_snippets(video) if row.num_snippets else 0
+            for video, row in zip(videos, stored, strict=True)
+        ]
+        self.num_clips_V = np.array(num_clips, np.int64)
         self.plan = plan_batches(
-            layout.num_snippets_V[self.position_W], layout.shard_V[self.position_W], batch
+            self.num_clips_V[self.position_W], layout.shard_V[self.position_W], batch
         )
         clip_shape = (cut.grid.snippet_len, cut.height, cut.width, 3)
         self.threads = forward_threads(encoder.device)
         self.assembler = BatchAssembler(self.plan, clip_shape, self.threads.num_workers + 1)
-        # What the threads leave for the commit: numbers of computed batches, or an error; rows of
-        # the shards in work; times, or the reason for having none, by position in `videos`.
+        # What the threads leave for the commit: numbers of computed batches, or an error; vectors
+        # of the shards in work; times, or the reason for having none, by position in `videos`.
         self.computed: SimpleQueue[int | BaseException] = SimpleQueue()
         self.lock = Lock()
-        self.feats: dict[int, np.ndarray] = {}
+        self.vectors: dict[int, np.ndarray] = {}
         self.times: dict[int, np.ndarray] = {}
         self.reasons: dict[int, str] = {}
 
     def run(self, workers: int) -> int:
-        """Fill every missing shard with `workers` decoders; return the snippets computed."""
-        total = int(self.writer.layout.num_snippets_V.sum())
-        todo, cores = int(self.plan.size_B.sum()), torch.get_num_threads()
+        """Fill every missing shard with `workers` decoders; return the rows computed."""
+        total, todo = int(self.num_clips_V.sum()), int(self.plan.size_B.sum())
+        cores = torch.get_num_threads()
         decoders = ThreadPoolExecutor(workers, "decode")
         networks = ThreadPoolExecutor(
             self.threads.num_workers, "forward", torch.set_num_threads, (self.threads.cores_each,)
@@ -85,7 +91,7 @@ class Pipeline:
             decoders.shutdown(cancel_futures=True)
             networks.shutdown(cancel_futures=True)
             torch.set_num_threads(cores)
-        return todo
+        return int(self.writer.layout.num_snippets_V[self.position_W].sum())
 
     def _commit_all(self, progress: Progress) -> None:
         """Commit every shard as soon as its last batch is computed."""
@@ -103,9 +109,9 @@ class Pipeline:
             progress.advance(int(self.plan.size_B[done]))
 
     def _decode(self, w: int) -> None:
-        """Decode one video into its snippets; a bad one gives them up, with the reason."""
+        """Decode one video into its clips; a bad one gives them up, with the reason."""
         position, first = int(self.position_W[w]), int(self.plan.first_V[w])
-        video, count, done = self.videos[position], self.stored[position].num_snippets, 0
+        video, count, done = self.videos[position], int(self.num_clips_V[position]), 0
 
         def complete(snippet: int) -> None:
             nonlocal done
@@ -114,8 +120,8 @@ class Pipeline:
 
         try:
             frames = sampled_frames(video, self.cut.fps)
-            self.times[position] = self.cut.grid.times(frames)
-            assert len(self.times[position]) == count
+            self.times[position] = self.encoder.row_grid(self.cut.grid).times(frames)
+            assert len(self.times[position]) == self.stored[position].num_snippets
             fill_snippets(
                 video, frames, self.cut, lambda i: self.assembler.slot(first + i), complete
             )
@@ -139,27 +145,45 @@ class Pipeline:
                 self.computed.put(error)
 
     def _encode(self, batch: Batch) -> None:
-        """Put the vectors of a batch into their rows of the shard."""
+        """Keep the vectors of a batch for the commit of its shard."""
         size, shard = len(batch.frames_NTHWC), int(self.plan.shard_B[batch.number])
-        vectors_ND = self.encoder.encode(batch.frames_NTHWC)
-        numbers_N = batch.number * self.plan.batch + np.arange(size)
-        w_N = np.searchsorted(self.plan.first_V, numbers_N, side="right") - 1
-        starts_N = self.writer.layout.row_start_V[self.position_W[w_N]]
-        rows_N = starts_N + numbers_N - self.plan.first_V[w_N]
+        vectors = self.encoder.encode(batch.frames_NTHWC)
+        first = batch.number * self.plan.batch - self._first_clip(shard)
         with np.errstate(over="ignore"):  # beyond float16: infinite, and rejected at the commit
-            self._rows_of(shard)[rows_N - shard * self.writer.layout.shard_rows] = vectors_ND
+            self._vectors_of(shard)[first : first + size] = vectors
 
-    def _rows_of(self, shard: int) -> np.ndarray:
-        """Return the rows of a shard that is being filled, float16 `(shard_rows, D)`."""
+    def _first_clip(self, shard: int) -> int:
+        """Return the number of the first clip of a shard in the plan."""
+        return int(np.argmax(self.plan.shard_B == shard)) * self.plan.batch
+
+    def _vectors_of(self, shard: int) -> np.ndarray:
+        """Return the vectors of a shard that is being filled, `(clips, D)` or `(clips, T, D)`.
+
+        Vectors that are rows as they are take no more memory than these.
+        """
         with self.lock:
-            if shard not in self.feats:
-                size = (self.writer.layout.shard_rows, self.encoder.feature_dim)
-                self.feats[shard] = np.zeros(size, np.float16)
-            return self.feats[shard]
+            if shard not in self.vectors:
+                num_clips = int(self.plan.size_B[self.plan.shard_B == shard].sum())
+                frames = (self.cut.grid.snippet_len,) if self.encoder.per_frame else ()
+                dtype = np.float32 if self.encoder.per_frame else np.float16
+                size = (num_clips, *frames, self.encoder.feature_dim)
+                self.vectors[shard] = np.zeros(size, dtype)
+            return self.vectors[shard]
+
+    def _rows(self, shard: int, position: int) -> np.ndarray:
+        """Return the rows of a video whose vectors are all there, float16 `(S, D)`."""
+        w = int(np.searchsorted(self.position_W, position))
+        first = int(self.plan.first_V[w]) - self._first_clip(shard)
+        vectors = self._vectors_of(shard)[first : first + int(self.num_clips_V[position])]
+        if not self.encoder.per_frame:
+            return vectors
+        num_rows = self.stored[position].num_snippets
+        return average_windows(vectors, self.cut.grid.snippet_stride, num_rows).astype(np.float16)
 
     def _commit(self, shard: int) -> None:
         """Write a shard: the rows of good videos, and why the others have none."""
-        layout, feats_RD = self.writer.layout, self._rows_of(shard)
+        layout = self.writer.layout
+        feats_RD = np.zeros((layout.shard_rows, self.encoder.feature_dim), np.float16)
         times_R3 = np.zeros((layout.shard_rows, 3))
         done = []
         for position in layout.videos_of(shard):
@@ -167,6 +191,8 @@ class Pipeline:
             first = video.row_start - shard * layout.shard_rows
             rows = slice(first, first + video.num_snippets)
             reason = video.reason or self.reasons.get(position)
+            if reason is None:
+                feats_RD[rows] = self._rows(shard, position)
             if reason is None and not np.isfinite(feats_RD[rows]).all():
                 reason = f"its features are not finite numbers of float16 (at most {FLOAT16_MAX:g})"
             if reason is None:
@@ -178,4 +204,4 @@ class Pipeline:
                 done.append(replace(video, num_snippets=0, status="rejected", reason=reason))
         self.writer.commit(shard, feats_RD, times_R3, done)
         with self.lock:
-            del self.feats[shard]
+            self.vectors.pop(shard, None)

@@ -19,7 +19,8 @@ class FeatureSpec:
         backbone_arguments: What it was built with (JSON values).
         weights_digest: sha256 of the weights' file.
         feature_dim: Length of a row.
-        pooling: What one row stands for; "snippet": one vector pooled over time and space.
+        pooling: What one row stands for; "snippet": one vector pooled over time and space; "frame":
+            class probabilities of one frame, averaged over the windows that show it.
         snippet_len: Sampled frames behind a row.
         snippet_stride: Sampled frames between the starts of neighbouring rows.
         tail: "pad" or "drop" (`SnippetGrid`).
@@ -37,6 +38,7 @@ class FeatureSpec:
         dtype: Of the stored rows.
         decode_policy: "probe": the decoder that the probe chose for each video.
         versions: Packages that decide pixels and sums.
+        prediction: How class probabilities were made (JSON values); None for features.
     """
 
     backbone: str
@@ -60,6 +62,7 @@ class FeatureSpec:
     dtype: str = "float16"
     decode_policy: str = "probe"
     versions: Mapping[str, str] = field(default_factory=dict)
+    prediction: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.feature_dim < 1 or self.batch < 1:
@@ -88,8 +91,13 @@ class FeatureSpec:
         return canonical_digest(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as JSON values."""
-        return json.loads(json.dumps(asdict(self), allow_nan=False))
+        """Return all fields as JSON values; without `prediction` where there is none."""
+        values = json.loads(json.dumps(asdict(self), allow_nan=False))
+        return {
+            name: value
+            for name, value in values.items()
+            if name != "prediction" or value is not None
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -99,8 +107,8 @@ class FeatureSpec:
             StoreError: A field is missing, unknown, or has an impossible value.
         """
         known = {item.name for item in fields(cls)}
-        if set(values) != known:
-            odd = ", ".join(repr(name) for name in sorted(set(values) ^ known))
+        if {"prediction", *values} != known:
+            odd = ", ".join(repr(name) for name in sorted({"prediction", *values} ^ known))
             raise StoreError(
                 f"a FeatureSpec must have exactly its own fields, but differs in {odd}"
             )
@@ -110,9 +118,14 @@ class FeatureSpec:
             raise StoreError(f"the stored FeatureSpec is impossible: {err}") from err
 
     def differences(self, other: "FeatureSpec") -> dict[str, tuple[Any, Any]]:
-        """Return the fields that differ, as `name: (mine, theirs)`."""
-        mine, theirs = self.to_dict(), other.to_dict()
-        return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+        """Return the fields that differ, as `name: (mine, theirs)`; of `prediction` one by one."""
+        mine, theirs = (
+            spec.to_dict() | {f"prediction.{key}": v for key, v in (spec.prediction or {}).items()}
+            for spec in (self, other)
+        )
+        names = [name for name in {**mine, **theirs} if name != "prediction"]
+        pairs = {name: (mine.get(name), theirs.get(name)) for name in names}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     def explain(self, other: "FeatureSpec", names: Collection[str] | None = None) -> str:
         """Return the differences (of the fields `names`, if given) as a clause for a sentence."""

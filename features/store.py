@@ -117,13 +117,20 @@ class FeatureStore:
         self._streams, self._video_ids = tuple(streams), tuple(video_ids)
 
     @classmethod
-    def open(cls, path: Path | str) -> Self:
-        """Open a finished store.
+    def open(cls, path: Path | str, *beside: Path | str) -> "FeatureStore":
+        """Open a finished store, the channels of those `beside` it laid after its own (`concat`).
 
         Raises:
-            StoreError: No store there, one that is not finished, damaged, or of a newer version.
+            StoreError: No store there, one that is not finished, damaged, or of a newer version;
+                stores that `concat` refuses.
         """
-        path = Path(path)
+        opened: FeatureStore = cls._open(Path(path))
+        for other in beside:
+            opened = opened.concat(cls._open(Path(other)))
+        return opened
+
+    @classmethod
+    def _open(cls, path: Path) -> Self:
         attributes = read_attributes(path)
         if not (path / "index.parquet").exists():
             raise StoreError(

@@ -19,7 +19,7 @@ from synth.recipe import read_recipe
 from train import read_train_recipe
 
 SYNTH_VERBS = ("manifest", "plan", "render", "status", "verify", "preview", "demo")
-FEATURES_VERBS = ("extract", "info", "verify", "export", "probe")
+FEATURES_VERBS = ("extract", "predict", "info", "verify", "export", "probe")
 
 
 def run(command: click.Command, *words: object) -> Result:

@@ -22,6 +22,7 @@ PURE_SYNTH = (
 PURE = {f"synth/{name}.py" for name in PURE_SYNTH} | {
     "manifests/records.py",
     "manifests/timegrid.py",
+    "features/windows.py",
 }
 PURE_FOLDERS = ("features/metrics", "train/objectives")
 SHELL_STDLIB = {

@@ -206,7 +206,7 @@ class Pooled(Backbone):
 
     classifier = "layer"
     Arguments = X3DArguments
-    __init__ = nn.Module.__init__  # type: ignore[assignment]
+    __init__ = nn.Module.__init__
 
     def features(self, clips_NCTHW: torch.Tensor, per_frame: bool = False) -> torch.Tensor:
         return clips_NCTHW.mean((2, 3, 4))
