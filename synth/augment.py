@@ -236,8 +236,9 @@ def augment_frame(
 def _halve(frame_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
     """Take means of 2 x 2 pixels for as long as both sides stay at least `height` and `width`.
 
-    What then remains is less than a halving, for which bilinear sees every pixel; area averaging
-    costs eight times as much. An odd last row or column is left out.
+    `resize` does what then remains, less than a halving of one side at least, and mostly by
+    bilinear; area averaging all the way costs several times as much. An odd last row or column is
+    left out.
     """
     while frame_HWC.shape[0] >= 2 * height and frame_HWC.shape[1] >= 2 * width:
         h, w = frame_HWC.shape[0] // 2, frame_HWC.shape[1] // 2
