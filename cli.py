@@ -186,7 +186,7 @@ def manifest(
     )
 
 
-@synth.command(epilog="synth plan demo.toml sources.parquet -o plan/")
+@synth.command(epilog="synth plan demo-ssdet.toml sources.parquet -o plan/")
 @click.argument("recipe", type=FILE)
 @click.argument("sources", type=FILE)
 @click.option("-o", "--out", type=FOLDER, required=True, help="Folder of the plan.")

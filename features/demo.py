@@ -17,7 +17,7 @@ from .pictures import draw_timelines
 from .probe import probe_store
 from .store import FeatureStore
 
-RECIPE = "demo.toml"
+RECIPE = "demo-ssdet.toml"
 FPS = Fraction(15, 2)  # the recipe shows every second of 15 frames per second
 SNIPPET_STRIDE = 4
 

@@ -168,7 +168,7 @@ def test_plans_outputs_and_sources_that_do_not_match(made: Path, tmp_path: Path)
 def test_unfinished_and_damaged_shards(made: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(made / "shards", out)
-    recipe = files("manifests.recipes") / "demo.toml"
+    recipe = files("manifests.recipes") / "demo-ssdet.toml"
     tar = out / "shard-000000.tar"
     tar.chmod(0o644)
     tar.write_bytes(tar.read_bytes()[:-4096])

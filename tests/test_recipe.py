@@ -180,8 +180,8 @@ def test_a_bare_name_finds_a_shipped_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert read_recipe("demo.toml").crop == 64
-    (tmp_path / "demo.toml").write_text("[synth]\ncrop = 96\n")
-    assert read_recipe("demo.toml").crop == 96  # the user's own file comes first
+    assert read_recipe("demo-ssdet.toml").crop == 64
+    (tmp_path / "demo-ssdet.toml").write_text("[synth]\ncrop = 96\n")
+    assert read_recipe("demo-ssdet.toml").crop == 96  # the user's own file comes first
     with pytest.raises(UsageError, match=r"no such recipe: 'nowhere/demo\.toml'"):
-        read_recipe("nowhere/demo.toml")
+        read_recipe("nowhere/demo-ssdet.toml")
