@@ -40,7 +40,7 @@ def draw_pal(
         drawn_stride = int(rng.choice(recipe.pal.strides))
         stride = region_stride(videos.num_frames(action), num_frames, drawn_stride)
         start = videos.draw_start(rng, action, (num_frames - 1) * stride + 1)
-        beta = float(rng.uniform(*recipe.pal.beta))
+        beta = round(float(rng.uniform(*recipe.pal.beta)), 2)  # hundredths blend exactly
         behind = _background(recipe, videos, rng, background)
         region = _source(recipe, videos, rng, action, start, stride, num_frames)
         first = len(sources)
