@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .labels import LabelTrack
+from .labels import LabelTrack, no_weights
 
 Runs = Sequence[tuple[int, int, int]]
 
@@ -48,7 +48,7 @@ def annotate_labels(runs: Runs, num_frames: int) -> LabelTrack:
     """Label every frame of each run with its class, weight 1; classes may share frames.
 
     Raises:
-        ValueError: A run outside of the clip, or a negative class.
+        ValueError: A run outside of the clip, a negative class, or too many classes.
     """
     for class_id, first, last in runs:
         if class_id < 0 or not 1 <= first <= last <= num_frames:
@@ -57,7 +57,7 @@ def annotate_labels(runs: Runs, num_frames: int) -> LabelTrack:
                 f"{[class_id, first, last]}"
             )
     ids = np.unique(np.array([run[0] for run in runs], np.int64))
-    weights_CT = np.zeros((len(ids), num_frames))
+    weights_CT = no_weights(len(ids), num_frames)
     for class_id, first, last in runs:
         weights_CT[np.searchsorted(ids, class_id), first - 1 : last] = 1.0
     return LabelTrack(ids, weights_CT, exclusive=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 TOLERANCE = 1e-6
+MOST_WEIGHTS = 2**24  # of a clip, classes x frames: no row of a plan may fill the memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,13 +66,27 @@ def constant_track(label_id: int | None, num_frames: int) -> LabelTrack:
     Source: SSDet, "Frame-level Pseudo Labels". A clip without a label (None) is all background.
     """
     ids = np.array([] if label_id is None else [label_id], np.int64)
-    return LabelTrack(ids, np.ones((len(ids), num_frames)))
+    return LabelTrack(ids, no_weights(len(ids), num_frames) + 1.0)
+
+
+def no_weights(num_classes: int, num_frames: int) -> np.ndarray:
+    """Return zeros `(num_classes, num_frames)` float64, to be filled.
+
+    Raises:
+        ValueError: More than `MOST_WEIGHTS`.
+    """
+    if num_classes * num_frames > MOST_WEIGHTS:
+        raise ValueError(
+            f"the labels of a clip must be at most {MOST_WEIGHTS} weights, got {num_classes} "
+            f"classes x {num_frames} frames"
+        )
+    return np.zeros((num_classes, num_frames))
 
 
 def add_tracks(*tracks: LabelTrack) -> LabelTrack:
     """Add tracks of equal length; weights of one class add up in one row."""
     ids = np.unique(np.concatenate([track.class_ids for track in tracks]))
-    weights_CT = np.zeros((len(ids), tracks[0].num_frames))
+    weights_CT = no_weights(len(ids), tracks[0].num_frames)
     for track in tracks:
         weights_CT[np.searchsorted(ids, track.class_ids)] += track.weights_CT
     return LabelTrack(ids, weights_CT, all(track.exclusive for track in tracks))

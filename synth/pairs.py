@@ -14,6 +14,7 @@ from .candidates import Candidates
 from .kinds import Node, leaf
 from .paste import background_starts, draw_region, region_stride
 from .recipe import Recipe
+from .views import LARGEST_SIDE, resized_size
 
 Row = dict[str, Any]
 Drawn = tuple[list[Row], Node]
@@ -88,6 +89,8 @@ def _source(
     num_frames: int,
 ) -> Row:
     height, width = int(videos.heights[video]), int(videos.widths[video])
+    short_side = min(height, width, LARGEST_SIDE)  # as it is: the augmentation scales the crop
+    height, width = resized_size(height, width, short_side)
     (x, y, crop_width, crop_height), flip, augment = draw_augment(
         rng, recipe.augment, height, width, *recipe.crop_size
     )
@@ -98,7 +101,7 @@ def _source(
         "frame_stride": frame_stride,
         "num_frames": num_frames,
         "view": {
-            "short_side": min(height, width),  # as it is: the augmentation scales the crop
+            "short_side": short_side,
             "x": x,
             "y": y,
             "width": crop_width,

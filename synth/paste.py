@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .labels import LabelTrack, add_tracks
+from .labels import LabelTrack, add_tracks, no_weights
 from .mixup import blend, check_frame_sizes
 
 
@@ -191,13 +191,13 @@ def concat_labels(tracks: Sequence[LabelTrack]) -> LabelTrack:
     """
     _check_any(tracks)
     ids = np.unique(np.concatenate([track.class_ids for track in tracks]))
-    weights_CT = np.zeros((len(ids), sum(track.num_frames for track in tracks)))
+    weights_CT = no_weights(len(ids), sum(track.num_frames for track in tracks))
     start = 0
     for track in tracks:
         rows = np.searchsorted(ids, track.class_ids)
         weights_CT[rows, start : start + track.num_frames] = track.weights_CT
         start += track.num_frames
-    return LabelTrack(ids, weights_CT)
+    return LabelTrack(ids, weights_CT, all(track.exclusive for track in tracks))
 
 
 def _check_any(clips: Sequence[object]) -> None:

@@ -184,7 +184,7 @@ def _draw_annotated(recipe: Recipe, videos: Candidates, window: Window) -> tuple
     source = _draw_source(recipe, videos, window.rng, window.video, start, num_frames)
     runs = runs_of_window(videos.segments[window.video], start, stride, num_frames)
     tree = {"op": "annotate", "segments": [list(run) for run in runs], "inputs": [leaf(0)]}
-    return [source], tree
+    return [source | {"label_id": None}], tree  # the classes are those of the segments
 
 
 def _draw_source(

@@ -74,9 +74,10 @@ class PlanReport:
 
     @property
     def rejected_share(self) -> float:
-        """Share of the readable videos that are too short for the recipe."""
+        """Share of the videos that are too short for the recipe, or can no longer be read."""
         counts = self.record["counts"]
-        return counts["too_short"] / max(counts["too_short"] + counts["videos"], 1)
+        left_out = counts["too_short"] + counts.get("unreadable", 0)
+        return left_out / max(left_out + counts["videos"], 1)
 
 
 def write_plan(
@@ -142,16 +143,29 @@ def _read_annotation(
             f"--segments"
         )
     segments = read_segments(path)
-    classes = json.loads((segments.schema.metadata or {}).get(b"classes", b"null"))
+    classes = _segment_classes(segments)
     label_ids = segments["label_id"]
     if not classes or label_ids.null_count or not len(segments):
         raise UsageError(
             f"annotated segments need a class list in the metadata and a label_id in every row "
             f"({str(path)!r})"
         )
+    for name in ("start_seconds", "end_seconds"):
+        if not pc.all(pc.fill_null(pc.is_finite(segments[name]), False)).as_py():
+            raise UsageError(f"{name} must be a finite number in every row ({str(path)!r})")
     if not 0 <= pc.min(label_ids).as_py() <= pc.max(label_ids).as_py() < len(classes):
         raise UsageError(f"label_id must be within the {len(classes)} classes ({str(path)!r})")
     return segments, classes
+
+
+def _segment_classes(segments: pa.Table) -> list[str]:
+    """Return the class names in the metadata, or [] if they are no list of names."""
+    try:
+        classes = json.loads((segments.schema.metadata or {}).get(b"classes", b"null"))
+    except ValueError:
+        return []
+    is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    return classes if is_list else []
 
 
 def _write_rows(

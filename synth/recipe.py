@@ -8,7 +8,7 @@ from typing import Literal
 from manifests import build_record, read_recipe_table
 
 from .augment import AugmentRecipe
-from .boundary import BOUNDARY_CLASSES, longest_speed
+from .boundary import BOUNDARY_CLASSES, FASTEST, LONGEST_TAU, longest_speed
 from .mixup import Boundary, Scenarios
 from .views import LARGEST_SIDE
 
@@ -18,6 +18,8 @@ KINDS = (*CLIP_KINDS, *PAIR_KINDS, "annotated")
 MIXING_KINDS = ("mixup", "cutmix_window", "cutmix_view", "joint")
 SHORTEST_MIX = 4  # frames; shorter clips have no room for the second scenario
 MOST_SOURCES = 4  # videos of a joint sample
+MOST_CLIPS = 1024  # of a composed video
+OWN_RATE = (3 / 4, 5 / 4)  # low <= gamma < high shows two frames after a late t as gamma 1 does
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ class BoundaryRecipe:
         classes: Weight of each boundary class; all are equal if empty.
         eps: Range, both ends included, of the half-length of a diff-class transition; all that is
             possible, 1 to `tau - 1`, if absent.
-        gammas: Speeds of diff-speed, as factors.
+        gammas: Speeds of diff-speed, as factors below 3/4 or from 5/4 up: between them a sample may
+            show the very frames of same-speed.
     """
 
     classes: dict[str, float] = field(default_factory=dict)
@@ -110,9 +113,15 @@ class BoundaryRecipe:
                 raise ValueError(f"boundary.classes.{name} must be >= 0 and finite, got {weight}")
         if self.classes and not sum(self.classes.values()) > 0:
             raise ValueError("boundary.classes needs at least one weight above 0")
-        if not self.gammas or not all(0 < gamma < math.inf and gamma != 1 for gamma in self.gammas):
+        if not self.gammas or not all(0 < gamma <= FASTEST for gamma in self.gammas):
             raise ValueError(
-                f"boundary.gammas must be > 0, finite and not 1, got {list(self.gammas)}"
+                f"boundary.gammas must be > 0 and at most {FASTEST}, got {list(self.gammas)}"
+            )
+        low, high = OWN_RATE
+        if any(low <= gamma < high for gamma in self.gammas):
+            raise ValueError(
+                f"boundary.gammas must be below {low:g} or at least {high:g}, because nearer to 1 "
+                f"diff_speed may show the very frames of same_speed, got {list(self.gammas)}"
             )
 
     def weight(self, name: str) -> float:
@@ -137,8 +146,8 @@ class PalRecipe:
     background: Literal["different", "same"] = "different"
 
     def __post_init__(self) -> None:
-        if self.num_clips < 3:
-            raise ValueError(f"pal.num_clips must be >= 3, got {self.num_clips}")
+        if not 3 <= self.num_clips <= MOST_CLIPS:
+            raise ValueError(f"pal.num_clips must be in 3..{MOST_CLIPS}, got {self.num_clips}")
         if not self.strides or min(self.strides) < 1:
             raise ValueError(f"pal.strides must be >= 1, got {list(self.strides)}")
         if not 0 <= self.beta[0] <= self.beta[1] <= 1:
@@ -226,10 +235,10 @@ class Recipe:
         if self.has("annotated") and any(self.has(kind) for kind in KINDS if kind != "annotated"):
             raise ValueError("kind 'annotated' shows untrimmed videos and needs a plan of its own")
         if self.has("boundary"):
-            if self.frames % 2 or self.frames < 4:
+            if self.frames % 2 or not 4 <= self.frames <= 2 * LONGEST_TAU:
                 raise ValueError(
-                    f"boundary samples have 2 tau frames: frames must be even and >= 4, got "
-                    f"{self.frames}"
+                    f"boundary samples have 2 tau frames: frames must be even and in "
+                    f"4..{2 * LONGEST_TAU}, got {self.frames}"
                 )
             low, high = self.eps_range
             if not 1 <= low <= high < self.frames // 2:

@@ -25,11 +25,18 @@ from .frames import frame_batches
 from .labels import LabelTrack, constant_track
 from .plan import Row
 from .shards import TarWriter, dump_json, shard_path, write_index
-from .tree import LabelledSize, Tree, clips_of, describe_sample, evaluate_frames, evaluate_labels
+from .tree import (
+    LARGEST_SAMPLE,
+    LabelledSize,
+    Tree,
+    clips_of,
+    describe_sample,
+    evaluate_frames,
+    evaluate_labels,
+)
 from .views import Scratch, View, apply_view, check_crop, resized_size
 
 VIEWS_BUDGET = 192 * 2**20  # bytes of views held while their rows wait
-LARGEST_SAMPLE = 256 * 2**20  # bytes of one sample's sources; larger rows are rejected
 PACKAGES = ("av", "decord", "numpy", "opencv-python-headless", "simplejpeg")
 
 
@@ -81,6 +88,11 @@ class PlannedSource:
         """Bytes of the clip."""
         height, width = self.size
         return self.num_frames * height * width * 3
+
+    @property
+    def labelled_size(self) -> LabelledSize:
+        """What is known of the clip without its pixels."""
+        return LabelledSize(constant_track(self.label_id, self.num_frames), *self.size)
 
     def cut(self, frame_HWC: np.ndarray, out: np.ndarray, scratch: Scratch) -> None:
         """Write what the source shows of a frame into `out`."""
@@ -176,17 +188,13 @@ def check_row(row: Row, videos: Mapping[str, SourceVideo], codec: str) -> Planne
         sources = tuple(_check_source(source, videos) for source in row["sources"])
         if sum(source.num_bytes for source in sources) > LARGEST_SAMPLE:
             raise ValueError(f"the sources of a sample must fit in {LARGEST_SAMPLE} bytes")
-        size = evaluate_labels(
-            tree,
-            [
-                LabelledSize(constant_track(source.label_id, source.num_frames), *source.size)
-                for source in sources
-            ],
-        )
-        num_frames = size.track.num_frames
-        if num_frames * size.height * size.width * 3 > LARGEST_SAMPLE:
-            raise ValueError(f"a sample must fit in {LARGEST_SAMPLE} bytes")
-        check_size(codec, num_frames, size.height, size.width)
+        size = evaluate_labels(tree, [source.labelled_size for source in sources])
+        if not size.track.exclusive and row["kind"] != "annotated":
+            raise ValueError(
+                f"op 'annotate' makes samples of kind 'annotated', got {row['kind']!r}"
+            )
+        check_size(codec, size.track.num_frames, size.height, size.width)
+        dump_json(tree)  # ValueError for NaN and infinity, wherever they stand: JSON has neither
     except (ValueError, KeyError, TypeError, RecursionError) as err:
         return Rejected(row, f"invalid plan row: {err}")
     return PlannedSample(row, tree, sources, size.track)
@@ -202,9 +210,18 @@ def _check_source(source: Row, videos: Mapping[str, SourceVideo]) -> PlannedSour
         source["start_frame"],
         source["frame_stride"],
         source["num_frames"],
-        View(**source["view"]),
-        None if source.get("augment") is None else Augment(**source["augment"]),
+        View(**_whole_struct(source, "view")),
+        None if source.get("augment") is None else Augment(**_whole_struct(source, "augment")),
     )
+
+
+def _whole_struct(source: Row, name: str) -> dict[str, Any]:
+    """Return a struct of a source; ValueError if a number is missing in it."""
+    struct = source[name] or {}
+    missing = [number for number, value in struct.items() if value is None]
+    if not struct or missing:
+        raise ValueError(f"{name} must have all its numbers, but lacks {missing or 'all'}")
+    return struct
 
 
 Use = tuple[int, int]  # row position in the shard, position among the row's sources
@@ -309,7 +326,7 @@ def sample_meta(sample: PlannedSample) -> dict[str, Any]:
         "weights": sample.track.weights_CT.tolist(),
         "tree": sample.tree,
         "sources": [_without_null_augment(source) for source in sample.row["sources"]],
-        **describe_sample(sample.tree),
+        **describe_sample(sample.tree, [source.labelled_size for source in sample.sources]),
     }
 
 

@@ -64,6 +64,11 @@ def select_candidates(
         num_chosen = len(chosen)
         chosen, found = _find_segments(chosen, segments, table.folder)
         counts["unreadable"] = num_chosen - len(chosen)
+        if not len(chosen):
+            raise UsageError(
+                f"none of the {num_chosen} videos with annotated segments can be read "
+                f"({str(path)!r})"
+            )
     first, end, height, width = (chosen[name].to_numpy() for name in CANDIDATE_COLUMNS)
     video_ids = np.array(chosen["video_id"].to_pylist(), object)
     label_ids = pc.fill_null(chosen["label_id"], -1).to_numpy()
@@ -163,14 +168,14 @@ def _check_classes(
             f"mixing needs videos of at least two classes, but all {len(videos)} usable ones are "
             f"{table.classes[classes[0]]!r} ({str(path)!r})"
         )
+    if recipe.has_boundary("same_class") and not len(videos.with_classmates):
+        raise UsageError(
+            f"same_class needs two videos of a class, but each of the {len(classes)} classes has "
+            f"one usable video ({str(path)!r})"
+        )
     if len(videos) < recipe.num_videos:
         kind = "pal" if recipe.has("pal") and not recipe.has("joint") else "joint"
         raise UsageError(
             f"kind {kind!r} needs at least {recipe.num_videos} videos, got {len(videos)} "
             f"({str(path)!r})"
-        )
-    if recipe.has_boundary("same_class") and not len(videos.with_classmates):
-        raise UsageError(
-            f"same_class needs two videos of a class, but each of the {len(classes)} classes has "
-            f"one usable video ({str(path)!r})"
         )

@@ -7,6 +7,7 @@ literal maps each op to its two functions; the numbers mean what the module of t
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from reprlib import repr as brief
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ NUMBERS = (int, float)
 LARGEST_NUMBER = 2**31
 DEEPEST = 64  # nodes above one another; a recipe needs at most four
 MOST_INPUTS = 1024
+LARGEST_SAMPLE = 256 * 2**20  # bytes of the clip that any node of a tree makes
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class LabelledSize:
     track: LabelTrack
     height: int
     width: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the pixels."""
+        return self.track.num_frames * self.height * self.width * 3
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,7 @@ class Operation:
 def _intervals(node: Tree) -> list[tuple[int, int]]:
     if "segments" in node:
         if not isinstance(node["segments"], list):
-            raise ValueError(f"segments must be a list of [r, m], got {node['segments']!r}")
+            raise ValueError(f"segments must be a list of [r, m], got {brief(node['segments'])}")
         return [(_whole(pair, 0), _whole(pair, 1)) for pair in node["segments"]]
     return [(_whole(node, "r"), _whole(node, "m"))]
 
@@ -77,14 +84,14 @@ def _overlap(node: Tree) -> Overlap:
 def _boundary(node: Tree) -> Any:
     boundary = node.get("boundary", "smooth")
     if boundary not in ("smooth", "hard"):
-        raise ValueError(f"boundary must be 'smooth' or 'hard', got {boundary!r}")
+        raise ValueError(f"boundary must be 'smooth' or 'hard', got {brief(boundary)}")
     return boundary
 
 
 def _delta(node: Tree) -> float:
     delta = _number(node, "delta")
     if not 0 <= delta <= LARGEST_NUMBER:
-        raise ValueError(f"delta must be in [0, {LARGEST_NUMBER}], got {delta!r}")
+        raise ValueError(f"delta must be in [0, {LARGEST_NUMBER}], got {brief(delta)}")
     return float(delta)
 
 
@@ -92,22 +99,29 @@ def _number(node: Any, name: Any) -> int | float:
     try:
         value = node[name]
     except (KeyError, IndexError, TypeError) as err:
-        raise ValueError(f"number {name!r} is missing in {node!r}") from err
+        raise ValueError(f"number {name!r} is missing in {brief(node)}") from err
     if isinstance(value, bool) or not isinstance(value, NUMBERS):
-        raise ValueError(f"{name!r} must be a number, got {value!r}")
+        raise ValueError(f"{name!r} must be a number, got {brief(value)}")
     return value
 
 
 def _whole(node: Any, name: Any) -> int:
     value = _number(node, name)
     if not abs(value) <= LARGEST_NUMBER or value != int(value):
-        raise ValueError(f"{name!r} must be a whole number, got {value!r}")
+        raise ValueError(f"{name!r} must be a whole number, got {brief(value)}")
     return int(value)
+
+
+def _real(node: Any, name: Any) -> float:
+    value = _number(node, name)
+    if not abs(value) <= LARGEST_NUMBER:  # NaN fails too
+        raise ValueError(f"{name!r} must be a finite number, got {brief(value)}")
+    return float(value)
 
 
 def _runs(node: Tree) -> list[tuple[int, int, int]]:
     if not isinstance(node.get("segments"), list):
-        raise ValueError(f"segments must be a list of [class_id, first, last], got {node!r}")
+        raise ValueError(f"segments must be a list of [class_id, first, last], got {brief(node)}")
     return [(_whole(run, 0), _whole(run, 1), _whole(run, 2)) for run in node["segments"]]
 
 
@@ -116,11 +130,11 @@ def _eps(node: Tree) -> tuple[int, int]:
 
 
 def _speed(node: Tree) -> tuple[int, int, float]:
-    return _whole(node, "tau"), _whole(node, "t"), float(_number(node, "gamma"))
+    return _whole(node, "tau"), _whole(node, "t"), _real(node, "gamma")
 
 
 def _region(node: Tree) -> tuple[int, int, float]:
-    return _whole(node, "s"), _whole(node, "e"), float(_number(node, "beta"))
+    return _whole(node, "s"), _whole(node, "e"), _real(node, "beta")
 
 
 def _view_labels(sizes: list[LabelledSize], delta: float) -> LabelTrack:
@@ -198,11 +212,11 @@ def clips_of(tree: Tree) -> dict[str, Tree]:
     return {"": tree}
 
 
-def describe_sample(tree: Tree) -> dict[str, Any]:
+def describe_sample(tree: Tree, sources: Sequence[LabelledSize]) -> dict[str, Any]:
     """Return what a trainer needs of a tree that is checked, beyond the labels.
 
     Of a boundary: its class and change point. Of a pair of composed videos: the clips `s..e` of
-    both regions, query first, counted from 1.
+    both regions, query first, counted from 1, and the frames of a clip.
     """
     op = tree["op"]
     if op in BOUNDARY_CLASSES:
@@ -210,10 +224,20 @@ def describe_sample(tree: Tree) -> dict[str, Any]:
             "boundary_class": BOUNDARY_CLASSES.index(op),
             "change_point": change_point(op, tree),
         }
-    views = tree["inputs"] if op == "pair" else []
-    if views and all(view["op"] == "paste" for view in views):
-        return {name: [_whole(view, name) for view in views] for name in ("s", "e")}
+    if op == "pair" and _are_pasted(tree["inputs"]):
+        regions = {name: [_whole(view, name) for view in tree["inputs"]] for name in ("s", "e")}
+        return {**regions, "clip_len": _clip_len(tree["inputs"][0], sources)}
     return {}
+
+
+def _are_pasted(views: Sequence[Tree]) -> bool:
+    return all(view["op"] == "paste" for view in views)
+
+
+def _clip_len(view: Tree, sources: Sequence[LabelledSize]) -> int:
+    """Return the frames of one of the clips that a composed video consists of."""
+    num_action = evaluate_labels(view["inputs"][1], sources).track.num_frames
+    return num_action // (_whole(view, "e") - _whole(view, "s") + 1)
 
 
 def evaluate_frames(tree: Tree, clips: Sequence[np.ndarray]) -> np.ndarray:
@@ -237,7 +261,7 @@ def evaluate_labels(tree: Tree, sources: Sequence[LabelledSize], depth: int = 0)
     if depth > DEEPEST:
         raise ValueError(f"the tree must be at most {DEEPEST} nodes deep")
     if not isinstance(tree, Mapping):
-        raise ValueError(f"a node of the tree must be an object, got {tree!r}")
+        raise ValueError(f"a node of the tree must be an object, got {brief(tree)}")
     if tree.get("op") == "clip":
         return sources[_source(tree, len(sources))]
     if tree.get("op") == "pair" and depth == 0:
@@ -247,19 +271,27 @@ def evaluate_labels(tree: Tree, sources: Sequence[LabelledSize], depth: int = 0)
     first = inputs[0]
     if any((size.height, size.width) != (first.height, first.width) for size in inputs):
         sizes = [f"{size.width}x{size.height}" for size in inputs]
-        raise ValueError(f"inputs of {tree['op']!r} must have one size, got {sizes}")
-    return LabelledSize(operation.labels(tree, inputs), first.height, first.width)
+        raise ValueError(f"inputs of {tree['op']!r} must have one size, got {brief(sizes)}")
+    made = LabelledSize(operation.labels(tree, inputs), first.height, first.width)
+    if made.num_bytes > LARGEST_SAMPLE:
+        raise ValueError(
+            f"what {tree['op']!r} makes must fit in {LARGEST_SAMPLE} bytes, got "
+            f"{made.track.num_frames} frames of {made.width}x{made.height}"
+        )
+    return made
 
 
 def _pair(tree: Tree, sources: Sequence[LabelledSize]) -> LabelledSize:
     """Check both clips of a pair; no label of theirs is kept (PAL reads none)."""
     inputs = tree.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 2:
-        raise ValueError(f"op 'pair' takes 2 inputs, got {inputs!r}")
+        raise ValueError(f"op 'pair' takes 2 inputs, got {brief(inputs)}")
     query, key = (evaluate_labels(node, sources, 1) for node in inputs)
     shapes = [(size.track.num_frames, size.height, size.width) for size in (query, key)]
     if shapes[0] != shapes[1]:
         raise ValueError(f"query and key must have one length and size, got {shapes}")
+    if _are_pasted(inputs) and len({_clip_len(node, sources) for node in inputs}) > 1:
+        raise ValueError("query and key must consist of clips of one length")
     return LabelledSize(constant_track(None, query.track.num_frames), query.height, query.width)
 
 
@@ -274,10 +306,16 @@ def _operation(node: Tree) -> Operation:
     op = node.get("op")
     operation = OPERATIONS.get(op) if isinstance(op, str) else None
     if operation is None:
-        raise ValueError(f"op must be 'clip' or one of {list(OPERATIONS)}, got {node.get('op')!r}")
+        raise ValueError(
+            f"op must be 'clip' or one of {list(OPERATIONS)}, got {brief(node.get('op'))}"
+        )
     inputs = node.get("inputs")
     if not isinstance(inputs, list) or not 1 <= len(inputs) <= MOST_INPUTS:
-        raise ValueError(f"op {node['op']!r} takes a list of inputs, got {inputs!r}")
+        raise ValueError(
+            f"op {node['op']!r} takes a list of 1..{MOST_INPUTS} inputs, got {brief(inputs)}"
+        )
     if operation.num_inputs not in (None, len(inputs)):
-        raise ValueError(f"op {node['op']!r} takes {operation.num_inputs} inputs, got {inputs!r}")
+        raise ValueError(
+            f"op {node['op']!r} takes {operation.num_inputs} inputs, got {brief(inputs)}"
+        )
     return operation
