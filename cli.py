@@ -224,7 +224,8 @@ def plan(
     show(report.record, lines, is_json)
     finish(
         report.rejected_share <= max_rejected,
-        f"{counts['too_short']:,} videos are too short, more than --max-rejected {max_rejected:g}",
+        f"{counts['too_short'] + counts.get('unreadable', 0):,} videos are too short or cannot be "
+        f"read, more than --max-rejected {max_rejected:g}",
     )
 
 
