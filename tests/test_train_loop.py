@@ -331,6 +331,15 @@ def test_wrong_use_writes_nothing(shards: Path, tmp_path: Path) -> None:
     assert not run.exists()
 
 
+def test_clips_too_small_for_the_backbone_are_said_before_anything_is_written(
+    shards: Path, tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path, backbone="i3d", backbone_arguments={"width": 0.125})
+    with pytest.raises(UsageError, match="'i3d' takes clips of at least 8 frames of 32x32, got 4"):
+        train_model(recipe, shards, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_loss_that_explodes_is_said(shards: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, learning_rate=1e30, max_grad_norm=0.0)
     with pytest.raises(UsageError, match="the loss must stay finite, got nan at step"):

@@ -10,6 +10,7 @@ import torch
 from manifests import CheckpointError, UsageError
 from synth import ShardDataset, read_dataset
 
+from .backbones import BACKBONES
 from .checkpoint import TrainedModel, load_run, read_resume
 from .loader import SampleTable, sample_table, split_by_video
 from .objectives import OBJECTIVES
@@ -125,7 +126,7 @@ def check_samples(recipe: TrainRecipe, samples: SampleTable) -> None:
 
 
 def check_clips(recipe: TrainRecipe, shape: Sequence[int], path: Path | str) -> None:
-    """Raise UsageError unless a sample can be cut into the objective's clips."""
+    """Raise UsageError unless a sample can be cut into clips that objective and backbone take."""
     arguments = objective_arguments(recipe, path)
     num_clips, min_frames = (getattr(arguments, key, 1) for key in ("num_clips", "min_frames"))
     if shape[-4] % num_clips:
@@ -138,6 +139,18 @@ def check_clips(recipe: TrainRecipe, shape: Sequence[int], path: Path | str) -> 
             f"the objective's settings need samples of at least {min_frames} frames, got "
             f"{shape[-4]} (recipe {str(path)!r}, [train.objective_arguments])"
         )
+    least = BACKBONES[recipe.backbone].smallest_clip
+    clip = (shape[-4] // num_clips, *shape[-3:-1])
+    if any(size < smallest for size, smallest in zip(clip, least, strict=True)):
+        raise UsageError(
+            f"backbone {recipe.backbone!r} takes clips of at least {_clip(least)}, got "
+            f"{_clip(clip)} (recipe {str(path)!r})"
+        )
+
+
+def _clip(size: Sequence[int]) -> str:
+    num_frames, height, width = size
+    return f"{num_frames} frames of {width}x{height}"
 
 
 def load_teachers(
