@@ -1,6 +1,6 @@
 """Measure everything and print the table of docs/performance.md: `python -m benchmarks [FOLDER]`.
 
-Takes about ten minutes on two cores. Clips are made in FOLDER (a temporary one by default); real
+Takes about a quarter of an hour on two cores. Clips are made in FOLDER (a temporary one by default); real
 ones are used instead if FOLDER/sources.parquet exists.
 """
 
@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from . import clips, extraction, loader, memory, render
+from . import clips, extraction, loader, memory, render, training
 from .measure import HEADER, Row
 
 NUM_CLIPS = 48
@@ -34,6 +34,8 @@ def main(folder: Path) -> None:
     print(f"{cores} cores, {platform.machine()}, Python {platform.python_version()}\n\n{HEADER}")
     for row in rows:
         print(row(), flush=True)
+    for trained in training.measure(work, sources):
+        print(trained, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from made_runs import check_shards, train_small, write_small_recipe
 from made_shards import write_moving_shards, write_pasted_pairs
 
 from manifests import UsageError
+from synth import ShardSample
 from train import load_run, read_train_recipe
 from train.objectives.two_head import TwoHead, TwoHeadArguments, two_head_loss
 
@@ -80,8 +81,12 @@ def test_pairs_are_refused(tmp_path: Path) -> None:
 
 
 def test_clips_may_stand_beside_boundary_samples(tmp_path: Path) -> None:
-    check_shards("two_head", write_moving_shards(tmp_path / "clips", 4))
     check_shards("two_head", write_boundary_shards(tmp_path / "boundaries", 4))
+    clip, boundary = ShardSample("a", {}, {"kind": "clip"}), boundary_sample(0)
+    assert TwoHead.accepts(clip)
+    assert TwoHead.suffices([clip, boundary])
+    with pytest.raises(UsageError, match="some with a boundary class .* samples of kind 'clip'"):
+        check_shards("two_head", write_moving_shards(tmp_path / "clips", 4))
 
 
 def test_it_trains(tmp_path: Path) -> None:

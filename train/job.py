@@ -114,15 +114,21 @@ def prepare_job(
 
 def check_samples(recipe: TrainRecipe, samples: SampleTable) -> None:
     """Raise UsageError unless the objective can learn from every kind of sample."""
-    objective = OBJECTIVES[recipe.objective]
+    objective, path = OBJECTIVES[recipe.objective], str(samples.dataset.path)
+    if objective.reads_classes and not samples.dataset.classes:
+        raise UsageError(
+            f"objective {recipe.objective!r} needs labels, but the shards in {path!r} have no "
+            f"classes"
+        )
     kinds = samples.kinds()
-    for kind in sorted(set(kinds)):
-        if not objective.accepts(samples.read(kinds.index(kind))):
-            raise UsageError(
-                f"objective {recipe.objective!r} needs {objective.wants}, but the shards in "
-                f"{str(samples.dataset.path)!r} have samples of kind {kind!r}: choose others with "
-                f"`kinds`, or render such shards"
-            )
+    found = {kind: samples.read(kinds.index(kind)) for kind in sorted(set(kinds))}
+    wrong = [kind for kind, sample in found.items() if not objective.accepts(sample)]
+    if wrong or not objective.suffices(list(found.values())):
+        raise UsageError(
+            f"objective {recipe.objective!r} needs {objective.wants}, but the shards in {path!r} "
+            f"have samples of kind {' and '.join(map(repr, wrong or found))}: choose others with "
+            f"`kinds`, or render such shards"
+        )
 
 
 def check_clips(recipe: TrainRecipe, shape: Sequence[int], path: Path | str) -> None:

@@ -5,7 +5,7 @@ clip straight into the batch, so nothing is copied between processes.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -187,7 +187,7 @@ def load_batches(
     clip_shape: tuple[int, ...],
     num_threads: int,
     pin_memory: bool = False,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Yield the batches in order while threads decode the next ones.
 
     Args:

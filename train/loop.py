@@ -7,7 +7,7 @@ resumed ends with the bits of one that was not.
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,7 @@ class Training:
 
     # -- the loop's verbs ------------------------------------------------------------------------
 
-    def rest_of_epoch(self) -> Iterator[Batch]:
+    def rest_of_epoch(self) -> Generator[Batch]:
         """Yield this worker's share of the batches from the present step to the epoch's end."""
         epoch, first = divmod(self.step, self.job.steps_per_epoch)
         recipe, samples = self.recipe, self.job.samples
@@ -165,7 +165,7 @@ class Training:
             group["lr"] = self._rate
         self.backbone.train()
         self.objective.train()
-        clips, targets = self._to_device(batch)
+        clips, targets = self.to_device(batch)
         with self._autocast:
             loss = self.objective(self.backbone, clips, targets)
         self.optimiser.zero_grad()
@@ -219,7 +219,7 @@ class Training:
         rows = np.arange(len(samples))
         predictions, targets, loss = [], [], 0.0
         for batch in self._load(samples, [rows[i : i + size] for i in rows[::size]]):
-            clips, wanted = self._to_device(batch)
+            clips, wanted = self.to_device(batch)
             with torch.inference_mode(), self._autocast:
                 loss += float(self.objective(self.backbone, clips, wanted)) * len(wanted)
                 predictions.append(self.objective.predict(self.backbone, clips).float().cpu())
@@ -261,7 +261,7 @@ class Training:
 
     # -- batches and workers ---------------------------------------------------------------------
 
-    def _load(self, samples: SampleTable, batches: Sequence[np.ndarray]) -> Iterator[Batch]:
+    def _load(self, samples: SampleTable, batches: Sequence[np.ndarray]) -> Generator[Batch]:
         return load_batches(
             samples,
             batches,
@@ -271,7 +271,8 @@ class Training:
             pin_memory=self.device.type == "cuda",
         )
 
-    def _to_device(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def to_device(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the normalised clips `(N, 3, T, H, W)` and targets of a batch, on the device."""
         frames = batch.frames_NTHWC.to(self.device, non_blocking=True)
         if frames.ndim == 6:  # pairs: query and key take turns
             frames = frames.flatten(0, 1)

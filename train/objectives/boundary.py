@@ -58,6 +58,7 @@ class Boundary(Objective):
     """Cross-entropy of the clip's four scores: diff-class, same-class, diff-speed, same-speed."""
 
     losses = ("cross_entropy",)
+    reads_classes = False
     wants = "samples with a boundary class (kind 'boundary')"
 
     def __init__(self, num_classes: int, loss: str | None = None, arguments: Any = None) -> None:

@@ -55,6 +55,7 @@ class BoundaryRegression(Objective):
     """Smooth-L1 between one output per frame, taken as it is, and the heat map."""
 
     losses = ("smooth_l1",)
+    reads_classes = False
     wants = "samples with a change point, null where there is no change (kind 'boundary')"
 
     def __init__(self, num_classes: int, loss: str | None = None, arguments: Any = None) -> None:

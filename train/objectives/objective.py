@@ -33,6 +33,7 @@ class Objective(nn.Module, ABC):
     Attributes:
         losses: Names a recipe may give for `loss`, the default first.
         wants: The samples it learns from, in words, for an error message.
+        reads_classes: Whether it needs a dataset with classes.
         teachers: The frozen runs it learns from, in order: the role of each, and the objectives
             that such a run may have been trained with.
         Arguments: Frozen dataclass of the settings; a recipe's table `[train.objective_arguments]`
@@ -43,6 +44,7 @@ class Objective(nn.Module, ABC):
 
     losses: ClassVar[tuple[str, ...]]
     wants: ClassVar[str] = "single clips with class labels (any kind but 'pal' and 'clip_pair')"
+    reads_classes: ClassVar[bool] = True
     teachers: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     Arguments: ClassVar[type[Any]] = NoArguments
     num_outputs: int
@@ -60,6 +62,11 @@ class Objective(nn.Module, ABC):
     def accepts(cls, sample: ShardSample) -> bool:
         """Return whether a sample has what this objective learns from."""
         return sample.meta.get("kind") not in PAIR_KINDS
+
+    @classmethod
+    def suffices(cls, samples: Sequence[ShardSample]) -> bool:
+        """Return whether one accepted sample of each kind holds all that there is to learn."""
+        return True
 
     @classmethod
     def check(cls, arguments: Any, batch_size: int) -> None:

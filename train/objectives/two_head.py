@@ -4,6 +4,7 @@ Source: BSP (Xu et al., ICCV 2021), integration with an action-classification en
 a shared backbone with two classifiers.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from synth import BOUNDARY_CLASSES, ShardSample
 
 from ..backbones import Backbone
-from .boundary import boundary_scores, boundary_target
+from .boundary import boundary_class, boundary_scores, boundary_target
 from .classification import clip_distribution, soft_cross_entropy
 from .objective import Objective
 from .scores import accuracy_scores
@@ -67,6 +68,11 @@ class TwoHead(Objective):
     def __init__(self, num_classes: int, loss: str | None = None, arguments: Any = None) -> None:
         super().__init__(num_classes, loss, arguments)
         self.num_outputs = num_classes + len(BOUNDARY_CLASSES)
+
+    @classmethod
+    def suffices(cls, samples: Sequence[ShardSample]) -> bool:
+        """Return whether any kind of sample has a boundary class."""
+        return any(boundary_class(sample) is not None for sample in samples)
 
     def target(self, sample: ShardSample) -> np.ndarray:
         """Return the class distribution and the boundary class, `(K + 4,)`."""
