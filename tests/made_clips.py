@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,19 @@ def six_sources(made: MadeVideos) -> Path:
     return table if table.exists() else make_sources(folder, per_class=2)
 
 
+@cache
+def native_frames(video: SourceVideo) -> np.ndarray:
+    """Return all frames of a small video."""
+    return read_frames(video, np.arange(video.num_frames))
+
+
 def shown_clip(source: Mapping[str, Any], videos: Mapping[str, SourceVideo]) -> np.ndarray:
     """Return the frames of a source of a plan row, each read, viewed and augmented by itself."""
-    video = videos[source["video_id"]]
+    frames_THWC = native_frames(videos[source["video_id"]])
     numbers = [
         source["start_frame"] + k * source["frame_stride"] for k in range(source["num_frames"])
     ]
-    frames = [
-        apply_view(frame_HWC, View(**source["view"]))
-        for frame_HWC in read_frames(video, np.array(numbers))
-    ]
+    frames = [apply_view(frames_THWC[number], View(**source["view"])) for number in numbers]
     if source["augment"] is not None:
         frames = [augment_frame(frame, Augment(**source["augment"])) for frame in frames]
     return np.stack(frames)
