@@ -1,7 +1,7 @@
 """Measure everything and print the table of docs/performance.md: `python -m benchmarks [FOLDER]`.
 
-Takes about a quarter of an hour on two cores. Clips are made in FOLDER (a temporary one by default); real
-ones are used instead if FOLDER/sources.parquet exists.
+Takes about a quarter of an hour on two cores. Clips are made in FOLDER (a temporary one by
+default); real ones are used instead if FOLDER/sources.parquet exists.
 """
 
 import os

@@ -85,7 +85,7 @@ def test_clips_may_stand_beside_boundary_samples(tmp_path: Path) -> None:
     clip, boundary = ShardSample("a", {}, {"kind": "clip"}), boundary_sample(0)
     assert TwoHead.accepts(clip)
     assert TwoHead.suffices([clip, boundary])
-    with pytest.raises(UsageError, match="some with a boundary class .* samples of kind 'clip'"):
+    with pytest.raises(UsageError, match=r"some with a boundary class .* samples of kind 'clip'"):
         check_shards("two_head", write_moving_shards(tmp_path / "clips", 4))
 
 
