@@ -137,7 +137,7 @@ def _find_segments(
                 )
                 readable.append(row)
             progress.advance()
-    return chosen.take(readable), found
+    return chosen.take(pa.array(readable, pa.int64())), found
 
 
 def _check_geometry(videos: Candidates, rows: pa.Table, path: Path | str) -> None:
