@@ -2,26 +2,19 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import simplejpeg
+from manifests import Progress, UsageError, write_atomic
 
-from manifests import Progress, ShardError, UsageError, write_atomic
-
-from .captions import describe_tree
-from .labels import LabelTrack
-from .preview_page import Dataset, ShownSample, ShownSource, build_page
+from .boundary import BOUNDARY_CLASSES
+from .preview_page import Counts, Dataset, build_page
+from .preview_show import KNOWN_OPS, boundary_class, read_track, root_op, show_sample, spread
 from .recipe import KINDS
 from .shards import ShardDataset, ShardSample, read_dataset, read_record, read_sample
-from .views import resize
 
-FRAME_HEIGHT = 112  # pixels
-MAX_FRAMES = 16  # in a strip; of longer samples every few are shown
-JPEG_QUALITY = 85
+MAX_SCANNED = 100  # samples of a kind among which those to show are chosen
 MAX_COUNTED = 1000  # samples whose labels are counted
 
 Place = tuple[int, int]  # which shard of the dataset, which sample of that shard
@@ -54,7 +47,8 @@ def write_preview(out: Path | str, page: Path | str, *, samples_per_kind: int = 
     Args:
         out: The output folder of `synth render`.
         page: The HTML file to write; it refers to nothing outside itself.
-        samples_per_kind: Samples shown of each kind, at most.
+        samples_per_kind: Samples shown of each kind, at most; more only where a kind has several
+            operations, such as the four boundary classes, of which each is shown.
 
     Raises:
         UsageError: No such folder, rendering not finished, or a senseless argument.
@@ -66,10 +60,10 @@ def write_preview(out: Path | str, page: Path | str, *, samples_per_kind: int = 
         raise UsageError(f"the page must be a file, got the folder {str(page)!r}")
     dataset = read_dataset(out)
     places = _places_by_kind(dataset)
+    num_classes = len(dataset.classes)
     shown = {
         kind: [
-            _show_sample(_read(dataset, where[i]), dataset)
-            for i in _spread(len(where), samples_per_kind)
+            show_sample(sample, num_classes) for sample in _choose(dataset, where, samples_per_kind)
         ]
         for kind, where in places.items()
     }
@@ -85,13 +79,40 @@ def write_preview(out: Path | str, page: Path | str, *, samples_per_kind: int = 
     )
 
 
-def _spread(total: int, wanted: int) -> list[int]:
-    """Return the middles of `wanted` equal parts of `total` things, or all of them.
+def _choose(dataset: ShardDataset, where: Sequence[Place], wanted: int) -> list[ShardSample]:
+    """Read samples of one kind, spread evenly, at least one of each operation that is found."""
+    found: defaultdict[str, list[Place]] = defaultdict(list)
+    for i in spread(len(where), MAX_SCANNED):
+        found[root_op(_read(dataset, where[i]))].append(where[i])
+    order = [op for op in (*KNOWN_OPS, "") if op in found]
+    numbers = dict.fromkeys(order, 0)
+    for _ in range(max(wanted, len(order))):
+        left = [op for op in order if numbers[op] < len(found[op])]
+        if left:
+            numbers[min(left, key=lambda op: numbers[op])] += 1
+    shown: set[str] = set()
+    return [
+        _read(dataset, place)
+        for op in order
+        for place in _pick(dataset, found[op], numbers[op], shown)
+    ]
 
-    # total=9, wanted=3: 1 4 7
+
+def _pick(
+    dataset: ShardDataset, places: Sequence[Place], wanted: int, shown: set[str]
+) -> Iterator[Place]:
+    """Pick from each of `wanted` equal parts, near its middle, where the fewest videos are `shown`.
+
+    Samples of one video may lie at equal distances, so that the middles alone would meet no other.
     """
-    wanted = min(total, wanted)
-    return [(2 * i + 1) * total // (2 * wanted) for i in range(wanted)]
+    for i in range(wanted):
+        part = places[i * len(places) // wanted : (i + 1) * len(places) // wanted]
+        videos = [set(dataset.shards[number].video_ids[position]) for number, position in part]
+        best = min(
+            range(len(part)), key=lambda j: (len(videos[j] & shown), abs(2 * j + 1 - len(part)))
+        )
+        shown |= videos[best]
+        yield part[best]
 
 
 def _places_by_kind(dataset: ShardDataset) -> dict[str, list[Place]]:
@@ -110,72 +131,6 @@ def _read(dataset: ShardDataset, place: Place) -> ShardSample:
     return read_sample(shard.path, int(shard.offsets[position]), int(shard.sizes[position]))
 
 
-def _track(sample: ShardSample, classes: Sequence[str]) -> LabelTrack:
-    try:
-        track = sample.track()
-    except (KeyError, TypeError, ValueError) as err:
-        raise ShardError(f"sample {sample.key} has no label track: {err}") from err
-    for class_id in track.class_ids:
-        _check_class(class_id, classes, sample)
-    return track
-
-
-def _check_class(class_id: int, classes: Sequence[str], sample: ShardSample) -> None:
-    if not 0 <= class_id < len(classes):
-        raise ShardError(
-            f"class ids must be below the number of classes {len(classes)}, got {class_id} "
-            f"(sample {sample.key})"
-        )
-
-
-def _show_sample(sample: ShardSample, dataset: ShardDataset) -> ShownSample:
-    track = _track(sample, dataset.classes)
-    frames_THWC = sample.frames()
-    num_frames, height, width, _ = frames_THWC.shape
-    cell_width = max(1, round(FRAME_HEIGHT * width / height))
-    positions = _spread(num_frames, MAX_FRAMES)
-    try:
-        caption = describe_tree(sample.meta["tree"])
-        sources = tuple(_show_source(source) for source in sample.meta["sources"])
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
-        raise ShardError(f"sample {sample.key} does not say how it was made: {err!r}") from err
-    for source in sources:
-        if source.label_id is not None:
-            _check_class(source.label_id, dataset.classes, sample)
-    return ShownSample(
-        key=sample.key,
-        caption=caption,
-        sources=sources,
-        track=track,
-        size=(num_frames, height, width),
-        positions=tuple(positions),
-        cell_width=cell_width,
-        cell_height=FRAME_HEIGHT,
-        jpegs=tuple(_thumbnail(frames_THWC[t], FRAME_HEIGHT, cell_width) for t in positions),
-    )
-
-
-def _show_source(source: Mapping[str, Any]) -> ShownSource:
-    start, stride, count = (
-        int(source[name]) for name in ("start_frame", "frame_stride", "num_frames")
-    )
-    label_id = source["label_id"]
-    return ShownSource(
-        video_id=str(source["video_id"]),
-        label_id=None if label_id is None else int(label_id),
-        first_frame=start,
-        last_frame=start + (count - 1) * stride,
-        frame_stride=stride,
-        num_frames=count,
-        flip=bool(source["view"]["flip"]),
-    )
-
-
-def _thumbnail(frame_HWC: np.ndarray, height: int, width: int) -> bytes:
-    small = np.ascontiguousarray(resize(frame_HWC, height, width))
-    return simplejpeg.encode_jpeg(small, quality=JPEG_QUALITY, colorspace="RGB")
-
-
 def _summarise(dataset: ShardDataset, kinds: Mapping[str, int]) -> Dataset:
     record = read_record(dataset.path / "dataset.json") or {}
     reasons: Counter[str] = Counter()
@@ -184,7 +139,6 @@ def _summarise(dataset: ShardDataset, kinds: Mapping[str, int]) -> Dataset:
         done = read_record(shard.path.with_suffix(".json")) or {}
         reasons.update(done.get("reasons", {}))
         num_bytes += int(done["bytes"])
-    shares, num_counted = _class_shares(dataset)
     return Dataset(
         name=dataset.path.resolve().name,
         classes=dataset.classes,
@@ -201,27 +155,39 @@ def _summarise(dataset: ShardDataset, kinds: Mapping[str, int]) -> Dataset:
                 if record.get(f"{name}_digest")
             },
         },
-        shares=shares,
-        num_counted=num_counted,
+        counts=_count(dataset),
     )
 
 
-def _class_shares(dataset: ShardDataset) -> tuple[dict[int | None, float], int]:
-    """Return each class's share of the label weight (None: background), and samples counted."""
+def _count(dataset: ShardDataset) -> Counts:
+    """Count labels and boundary classes on samples that are spread evenly over the dataset."""
     places = [
         (number, position)
         for number, shard in enumerate(dataset.shards)
         for position in range(len(shard))
     ]
-    chosen = [places[i] for i in _spread(len(places), MAX_COUNTED)]
+    chosen = [places[i] for i in spread(len(places), MAX_COUNTED)]
     weights: defaultdict[int | None, list[float]] = defaultdict(list)
+    found: Counter[str | None] = Counter()
+    exclusive, num_labelled, num_frames = True, 0, 0
     with Progress("preview", "samples", len(chosen)) as progress:
         for place in chosen:
-            track = _track(_read(dataset, place), dataset.classes)
+            progress.advance()
+            sample = _read(dataset, place)
+            track = read_track(sample, len(dataset.classes))
+            found[boundary_class(sample)] += 1
+            if root_op(sample) == "pair":
+                continue
             for class_id, weights_T in zip(track.class_ids, track.weights_CT, strict=True):
                 weights[int(class_id)].append(float(weights_T.sum()))
             weights[None].append(float(track.background_T.sum()))
-            progress.advance()
-    totals = {class_id: math.fsum(parts) for class_id, parts in weights.items()}
-    whole = math.fsum(totals.values())
-    return {class_id: total / whole for class_id, total in totals.items() if whole}, len(chosen)
+            exclusive &= track.exclusive
+            num_labelled += 1
+            num_frames += track.num_frames
+    return Counts(
+        num_samples=len(chosen),
+        num_labelled=num_labelled,
+        shares={class_id: math.fsum(parts) / num_frames for class_id, parts in weights.items()},
+        exclusive=exclusive,
+        boundary_classes={name: found[name] for name in BOUNDARY_CLASSES if found[name]},
+    )

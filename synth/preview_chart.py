@@ -1,4 +1,5 @@
-"""Draw the label weights of a sample over time: stacked bands whose edges are the curves.
+"""Draw the label weights of a sample over time: stacked bands whose edges are the curves, or a lane
+for each class where several may be present at once.
 
 A chart is as wide as its film strip; frame `t` takes the same share of both.
 """
@@ -49,6 +50,46 @@ def draw_chart(
         f'<div class="chart" role="img" aria-label="label weights of {escape(shown)}">'
         f'<svg viewBox="0 0 {num_frames} 1" preserveAspectRatio="none" aria-hidden="true">'
         f'{"".join([*bands, *edges, *marks])}</svg><div class="names">{"".join(names)}</div>'
+        f'<div class="frames">{_tooltips(track, drawn, rows, classes)}</div></div>'
+    )
+
+
+def draw_lanes(
+    track: LabelTrack, order: Sequence[int], classes: Sequence[str], colours: Mapping[int, int]
+) -> str:
+    """Return the HTML of a track whose classes do not exclude each other: a named lane for each.
+
+    Args:
+        track: The labels.
+        order: Class ids; the lanes stand in the order in which their classes begin.
+        classes, colours: As `draw_chart`.
+    """
+    num_frames = track.num_frames
+    rows = {class_id: row for row, class_id in enumerate(track.class_ids.tolist())}
+    shown = {
+        class_id: np.flatnonzero(track.weights_CT[rows[class_id]] > 0)
+        for class_id in order
+        if class_id in rows
+    }
+    drawn = sorted((c for c in shown if len(shown[c])), key=lambda c: int(shown[c][0]))
+    lanes = []
+    for class_id in drawn:
+        weight_T = track.weights_CT[rows[class_id]]
+        start, stop = int(shown[class_id][0]), int(shown[class_id][-1]) + 1
+        place = f"left:{100 * start / num_frames:.2f}%"
+        if 2 * start >= num_frames:  # a name never leaves the chart
+            place = f"right:{100 - 100 * stop / num_frames:.2f}%"
+        path = band_path(np.zeros(num_frames), weight_T)
+        lanes.append(
+            f'<div class="lane"><bdi style="{place}">{escape(classes[class_id])}</bdi>'
+            f'<svg viewBox="0 0 {num_frames} 1" preserveAspectRatio="none" aria-hidden="true">'
+            f'<path class="c{colours[class_id]}" d="{path}"/></svg></div>'
+        )
+    if not lanes:
+        lanes.append('<div class="lane"><bdi style="left:0">background</bdi><svg></svg></div>')
+    names = ", ".join(classes[class_id] for class_id in drawn) or "background"
+    return (
+        f'<div class="lanes" role="img" aria-label="frames of {escape(names)}">{"".join(lanes)}'
         f'<div class="frames">{_tooltips(track, drawn, rows, classes)}</div></div>'
     )
 

@@ -1,15 +1,13 @@
-"""Build the preview page as one string: statistics, film strips, and the labels under them.
+"""Build the preview page as one string: statistics, then a section of samples for each kind.
 
 Whatever comes from files - names, ids, captions - is escaped: shards come from other people.
 """
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from .labels import LabelTrack
-from .preview_chart import draw_chart
+from .preview_sample import ShownSample, draw_sample
 from .preview_style import PALETTE, STYLE, palette_css
 
 MAX_CLASSES = 29  # bars of the class distribution, beside that of background
@@ -31,45 +29,51 @@ KIND_WORDS = {
         "CutMix, transient view",
         "Two halves side by side, each with a clip that slides past; both count half throughout.",
     ),
+    "joint": (
+        "Joint",
+        "Freeze, MixUp and CutMix one upon the other, each by chance; the steps are numbered in "
+        "the order in which they are made.",
+    ),
+    "boundary": (
+        "Boundary",
+        "Another class, another video of the class or another speed begins at a known frame - or "
+        "nothing changes. Which of the four it is, and where, is what there is to learn.",
+    ),
+    "pal": (
+        "Pasted action",
+        "Two videos, query and key: parts of one action video, pasted into a background each. What "
+        "there is to learn is that both framed regions show one action; no label is read.",
+    ),
+    "clip_pair": (
+        "Clip pair",
+        "Two clips of one video, query and key, each from a place and with an augmentation of its "
+        "own; no label is read.",
+    ),
+    "annotated": (
+        "Annotated window",
+        "A window of an untrimmed video with its annotated classes; a frame may have several of "
+        "them, or none.",
+    ),
 }
 
 
 @dataclass(frozen=True)
-class ShownSource:
-    """One source of a shown sample, as its plan row says."""
-
-    video_id: str
-    label_id: int | None
-    first_frame: int
-    last_frame: int
-    frame_stride: int
-    num_frames: int
-    flip: bool
-
-
-@dataclass(frozen=True)
-class ShownSample:
-    """A sample on the page.
+class Counts:
+    """What was counted on samples, chosen evenly.
 
     Attributes:
-        key, caption: Its name, and what its tree does.
-        sources: The clips that it shows.
-        track: Its labels.
-        size: Frames, height and width as rendered.
-        positions: Which frames the strip shows, from 0.
-        cell_width, cell_height: Pixels of a frame of the strip.
-        jpegs: The frames of the strip.
+        num_samples: How many were looked at.
+        num_labelled: Those of them that have labels: pairs have none.
+        shares: Mean weight on a frame by class id; None is background.
+        exclusive: Whether the classes share each frame; if not, the shares may exceed 1 together.
+        boundary_classes: Samples by boundary class, in the order of their ids.
     """
 
-    key: str
-    caption: str
-    sources: tuple[ShownSource, ...]
-    track: LabelTrack
-    size: tuple[int, int, int]
-    positions: tuple[int, ...]
-    cell_width: int
-    cell_height: int
-    jpegs: tuple[bytes, ...]
+    num_samples: int
+    num_labelled: int
+    shares: Mapping[int | None, float]
+    exclusive: bool
+    boundary_classes: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,7 @@ class Dataset:
         reasons: Rejected samples by reason.
         codec: "filmstrip", "h264" or "raw".
         digests: sha256 by what it is of.
-        shares: Share of the label weight by class id; None is background.
-        num_counted: Samples from which the shares were taken.
+        counts: What its samples say.
     """
 
     name: str
@@ -96,34 +99,37 @@ class Dataset:
     reasons: Mapping[str, int]
     codec: str
     digests: Mapping[str, str]
-    shares: Mapping[int | None, float]
-    num_counted: int
+    counts: Counts
 
     @property
     def num_samples(self) -> int:
         """Rendered samples."""
         return sum(self.kinds.values())
 
+    @property
+    def shows_classes(self) -> bool:
+        """Whether there is anything to say about classes."""
+        return bool(self.classes and self.counts.num_labelled)
+
 
 def build_page(dataset: Dataset, shown: Mapping[str, Sequence[ShownSample]]) -> str:
     """Return the HTML of the preview page; it refers to nothing outside itself."""
+    shares = dataset.counts.shares
     ranked = sorted(
-        (class_id for class_id in dataset.shares if class_id is not None),
-        key=lambda class_id: (-dataset.shares[class_id], class_id),
+        (class_id for class_id in shares if class_id is not None),
+        key=lambda class_id: (-shares[class_id], class_id),
     )
     samples = [sample for samples in shown.values() for sample in samples]
-    groups = [_class_order(sample) for sample in samples]
+    groups = [sample.class_order for sample in samples]
     colours = assign_colours([*groups, *([class_id] for class_id in ranked)])
     title = escape(dataset.name)
     body = [
         f"<h1>{title}</h1>",
-        '<p class="lead">Film strips with the labels of every frame under them.</p>',
+        f'<p class="lead">{_lead(samples)}</p>',
         _tiles(dataset, samples),
         f'<div class="tables">{_kind_bars(dataset)}{_class_bars(dataset, ranked, colours)}</div>',
         _digests(dataset),
-        '<p class="how">Under each strip stand the label weights of its frames, stacked up to 1; '
-        "what they leave over is background. Dots mark the weights of single frames, which are "
-        "counted from 1.</p>",
+        _how(samples),
         *(_section(kind, dataset, shown[kind], colours) for kind in shown),
     ]
     return (
@@ -156,19 +162,36 @@ def assign_colours(groups: Iterable[Sequence[int]]) -> dict[int, int]:
     return colours
 
 
-def _class_order(sample: ShownSample) -> list[int]:
-    """Return the classes of a sample from the bottom of its chart up: those of clip 1 first."""
-    first = [source.label_id for source in sample.sources if source.label_id is not None]
-    return list(dict.fromkeys([*first, *sample.track.class_ids.tolist()]))
+def _lead(samples: Sequence[ShownSample]) -> str:
+    if samples and all(sample.track is None for sample in samples):
+        return "Film strips of every kind of sample."
+    return "Film strips with the labels of every frame under them."
+
+
+def _how(samples: Sequence[ShownSample]) -> str:
+    """Say how to read what stands under the strips."""
+    drawn = {sample.track.exclusive for sample in samples if sample.track is not None}
+    ways = []
+    if True in drawn:
+        ways.append(
+            "Under each strip stand the label weights of its frames, stacked up to 1; what they "
+            "leave over is background. Dots mark the weights of single frames."
+        )
+    if False in drawn:
+        ways.append("Each class has a lane of its own; its bar stands under the frames it is on.")
+    if any(clip.marks.change_point is not None for sample in samples for clip in sample.clips):
+        ways.append("The red line is the change point, between two frames.")
+    if any(clip.marks.clip_len for sample in samples for clip in sample.clips):
+        ways.append("The red frame is the pasted region; gaps part the clips of a video.")
+    ways.append("Frames of a strip are counted from 1, those of a video from 0 as in the plan.")
+    return f'<p class="how">{" ".join(ways)}</p>'
 
 
 def _tiles(dataset: Dataset, samples: Sequence[ShownSample]) -> str:
     sizes = {sample.size for sample in samples}
-    counts = [
-        (dataset.num_samples, "sample"),
-        (len(dataset.kinds), "kind"),
-        (len(dataset.classes), "class"),
-    ]
+    counts = [(dataset.num_samples, "sample"), (len(dataset.kinds), "kind")]
+    if dataset.shows_classes:
+        counts.append((len(dataset.classes), "class"))
     tiles = [
         *((f"{number:,}", _plural(number, unit)) for number, unit in counts),
         (f"{sum(dataset.reasons.values()):,}", "rejected"),
@@ -177,7 +200,7 @@ def _tiles(dataset: Dataset, samples: Sequence[ShownSample]) -> str:
     ]
     if len(sizes) == 1:
         ((num_frames, height, width),) = sizes
-        tiles.insert(3, (f"{num_frames}", f"frames of {width}×{height}"))
+        tiles.insert(len(counts), (f"{num_frames}", f"frames of {width}×{height}"))
     return (
         '<dl class="tiles">'
         + "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(v)}</dd></div>" for v, name in tiles)
@@ -194,6 +217,7 @@ def _kind_bars(dataset: Dataset) -> str:
         for number, (kind, count) in enumerate(dataset.kinds.items())
     ]
     parts = [f'<div><h3>Samples by kind</h3><ul class="bars">{"".join(rows)}</ul>']
+    parts.append(_boundary_bars(dataset))
     reasons = sorted(dataset.reasons.items(), key=lambda item: (-item[1], item[0]))
     if reasons:
         lines = [f"{count:,} rejected: {escape(reason)}" for reason, count in reasons[:MAX_REASONS]]
@@ -204,14 +228,31 @@ def _kind_bars(dataset: Dataset) -> str:
     return "".join([*parts, "</div>"])
 
 
+def _boundary_bars(dataset: Dataset) -> str:
+    counted = dataset.counts.boundary_classes
+    if not counted:
+        return ""
+    total, most = sum(counted.values()), max(counted.values())
+    rows = [
+        f'<li><span>{escape(name)}</span>{_bar(count / most)}<span class="value">{count:,} · '
+        f"{100 * count / total:.1f} %</span></li>"
+        for name, count in counted.items()
+    ]
+    note = f'<p class="note">{_scanned(dataset)}</p>' if _scanned(dataset) else ""
+    return f'<h3>Boundary classes</h3><ul class="bars">{"".join(rows)}</ul>{note}'
+
+
 def _class_bars(dataset: Dataset, ranked: Sequence[int], colours: Mapping[int, int]) -> str:
-    most = max(dataset.shares.values(), default=1.0) or 1.0
+    if not dataset.shows_classes:
+        return ""
+    shares = dataset.counts.shares
+    most = max(shares.values(), default=1.0) or 1.0
     bars = [
-        (dataset.classes[class_id], dataset.shares[class_id], f"c{colours[class_id]}")
+        (dataset.classes[class_id], shares[class_id], f"c{colours[class_id]}")
         for class_id in ranked[:MAX_CLASSES]
     ]
-    if None in dataset.shares:
-        bars.append(("background", dataset.shares[None], "rest"))
+    if None in shares:
+        bars.append(("background", shares[None], "rest"))
     rows = [
         f"<li><span>{_name(name)}</span>{_bar(share / most, style)}"
         f'<span class="value">{100 * share:.1f} %</span></li>'
@@ -221,8 +262,9 @@ def _class_bars(dataset: Dataset, ranked: Sequence[int], colours: Mapping[int, i
     lists = "".join(
         f'<ul class="bars">{"".join(rows[i : i + half])}</ul>' for i in range(0, len(rows), half)
     )
+    title = "Share of the label weight" if dataset.counts.exclusive else "Share of the frames"
     note = _class_note(dataset, len(ranked))
-    return f'<div><h3>Share of the label weight</h3><div class="columns">{lists}</div>{note}</div>'
+    return f'<div><h3>{title}</h3><div class="columns">{lists}</div>{note}</div>'
 
 
 def _class_note(dataset: Dataset, num_present: int) -> str:
@@ -231,9 +273,17 @@ def _class_note(dataset: Dataset, num_present: int) -> str:
         notes.append(f"{num_present - MAX_CLASSES:,} more with less weight.")
     if num_present < len(dataset.classes):
         notes.append(f"{_count(len(dataset.classes) - num_present, 'class')} without a frame.")
-    if dataset.num_counted < dataset.num_samples:
-        notes.append(f"Counted on {dataset.num_counted:,} samples, chosen evenly.")
-    return f'<p class="note">{" ".join(notes)}</p>' if notes else ""
+    if not dataset.counts.exclusive:
+        notes.append("A frame may show several classes.")
+    notes.append(_scanned(dataset))
+    return f'<p class="note">{" ".join(filter(None, notes))}</p>' if any(notes) else ""
+
+
+def _scanned(dataset: Dataset) -> str:
+    num_samples = dataset.counts.num_samples
+    if num_samples == dataset.num_samples:
+        return ""
+    return f"Counted on {num_samples:,} samples, chosen evenly."
 
 
 def _bar(share: float, style: str = "rest") -> str:
@@ -256,55 +306,11 @@ def _section(
     count = dataset.kinds[kind]
     shown = f"{len(samples)} of " if len(samples) < count else ""
     title = f"{escape(_kind_title(kind))} <small>{shown}{_count(count, 'sample')}</small>"
-    articles = "\n".join(_sample(sample, dataset.classes, colours) for sample in samples)
+    articles = "\n".join(draw_sample(sample, dataset.classes, colours) for sample in samples)
     return (
         f'<section id="kind-{number}"><header><h2>{title}</h2><p>{meaning}</p></header>\n'
         f"{articles}\n</section>"
     )
-
-
-def _sample(sample: ShownSample, classes: Sequence[str], colours: Mapping[int, int]) -> str:
-    num_frames = sample.size[0]
-    thinned = ""
-    if len(sample.positions) < num_frames:
-        thinned = f" The strip shows {len(sample.positions)} of {num_frames} frames."
-    key = escape(sample.key)
-    images = "".join(
-        f'<img alt="" title="frame {t + 1}" width="{sample.cell_width}" '
-        f'height="{sample.cell_height}" src="{_jpeg_uri(jpeg)}">'
-        for t, jpeg in zip(sample.positions, sample.jpegs, strict=True)
-    )
-    numbers = "".join(f"<span>{t + 1}</span>" for t in sample.positions)
-    return (
-        f'<article class="sample"><div class="says"><p>{escape(sample.caption)}{thinned}</p>'
-        f"<code>{key}</code></div>\n{_clips(sample, classes, colours)}\n"
-        f'<div class="scroll" tabindex="0" role="group" aria-label="sample {key}">'
-        f'<div class="reel" style="--n:{len(sample.positions)};--cell:{sample.cell_width};'
-        f'--t:{num_frames}">'
-        f'<div class="strip" role="img" aria-label="frames of sample {key}">{images}</div>'
-        f"{draw_chart(sample.track, _class_order(sample), classes, colours)}"
-        f'<div class="numbers" aria-hidden="true">{numbers}</div></div></div></article>'
-    )
-
-
-def _clips(sample: ShownSample, classes: Sequence[str], colours: Mapping[int, int]) -> str:
-    items = []
-    for number, source in enumerate(sample.sources, 1):
-        clip = f"clip {number} · " if len(sample.sources) > 1 else ""
-        label_id = source.label_id
-        label = "<b>no label</b>"
-        if label_id is not None:
-            label = f'<i class="c{colours[label_id]}"></i><b>{_name(classes[label_id])}</b>'
-        mirrored = " · mirrored" if source.flip else ""
-        items.append(
-            f"<li>{label} {clip}{_name(source.video_id)} · frames {source.first_frame}"
-            f"–{source.last_frame}, stride {source.frame_stride}{mirrored}</li>"
-        )
-    return f'<ul class="clips">{"".join(items)}</ul>'
-
-
-def _jpeg_uri(jpeg: bytes) -> str:
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def _name(name: str) -> str:

@@ -20,7 +20,8 @@ PALETTE = (
 
 STYLE = """
 :root { color-scheme:light dark; --page:#fff; --ink:#1b222c; --soft:#5f6977; --faint:#6c7683;
-  --line:#e2e6eb; --lane:#f1f3f6; --background:#d9dde3; --on-background:#4b5563; --bar:#8b96a5 }
+  --line:#e2e6eb; --lane:#f1f3f6; --background:#d9dde3; --on-background:#4b5563; --bar:#8b96a5;
+  --mark:#d81b60; --on-mark:#fff }
 @media (prefers-color-scheme:dark) {
   :root { --page:#14171c; --ink:#e8ebef; --soft:#a1abb8; --faint:#8b95a2; --line:#2a3038;
     --lane:#1d2228; --background:#343b45; --on-background:#b6bfca; --bar:#6b7684 }
@@ -67,17 +68,45 @@ h2 small { font-size:14px; font-weight:400; color:var(--soft); margin-left:8px; 
 .sample { margin:24px 0 40px }
 .says { display:flex; justify-content:space-between; gap:24px; align-items:baseline }
 .says p { max-width:92ch; text-wrap:pretty }
+.says ol { margin:0; padding-left:1.3em; max-width:92ch }
+.pair { border-left:3px solid var(--line); padding-left:17px }
+.view + .view { margin-top:22px }
+.bars + h3 { margin-top:26px }
 .clips { display:flex; flex-wrap:wrap; gap:2px 28px; margin:3px 0 11px; padding:0; list-style:none;
   font-size:13px; color:var(--faint) }
 .clips b { font-weight:600; color:var(--ink) }
 .clips i, .bars i.dot { display:inline-block; width:10px; height:10px; border-radius:3px;
   margin-right:7px }
+.clips .region { background:var(--mark) } .clips .rest { background:var(--background) }
 .scroll { overflow-x:auto; overscroll-behavior-x:contain }
 .scroll:focus-visible { outline:2px solid #0072b2; outline-offset:4px; border-radius:2px }
 .reel { width:100%; max-width:calc(var(--n) * var(--cell) * 1px);
   min-width:min(calc(var(--n) * 56px),calc(var(--n) * var(--cell) * 1px)) }
 .strip, .numbers { display:grid; grid-template-columns:repeat(var(--n),minmax(0,1fr)) }
 .strip img { display:block; width:calc(100% - 2px); height:auto; margin:0 1px; border-radius:2px }
+.film, .under { position:relative }
+.flagged { padding-top:23px } .framed { padding:4px 0 }
+.film .gap { position:absolute; inset:0 auto; width:8px; margin-left:-4px; background:var(--page) }
+.film .region { position:absolute; inset:0 auto; border:4px solid var(--mark);
+  border-radius:5px }
+.mark { position:absolute; inset:0 auto -5px; width:3px; margin-left:-1.5px; background:var(--mark);
+  box-shadow:0 0 0 1.5px var(--page); z-index:1 }
+.under > .mark { inset:0 auto }
+.flag { position:absolute; top:0; left:0; padding:0 7px; font-size:12px; line-height:19px;
+  font-weight:600; font-style:normal; white-space:nowrap; background:var(--mark);
+  color:var(--on-mark); border-radius:0 3px 3px 0 }
+.flag.left { left:auto; right:0; border-radius:3px 0 0 3px }
+.parts { position:relative; height:23px; margin-top:5px }
+.parts span { position:absolute; inset:0 auto; padding:0 1px; text-align:center }
+.parts b { display:block; height:100%; padding:0 4px; overflow:hidden; white-space:nowrap;
+  text-overflow:ellipsis; font-size:12.5px; line-height:23px; font-weight:500; border-radius:3px;
+  background:var(--background); color:var(--on-background) }
+.parts .region b { background:var(--mark); color:var(--on-mark); font-weight:600 }
+.lanes { position:relative; margin:7px 1px 0 }
+.lane { position:relative; padding-top:17px; margin-bottom:5px }
+.lane bdi { position:absolute; top:0; max-width:100%; font-size:12.5px; line-height:17px;
+  font-weight:600; white-space:nowrap; overflow:hidden; text-overflow:ellipsis }
+.lane svg { display:block; width:100%; height:10px; border-radius:3px; background:var(--lane) }
 .chart { position:relative; height:68px; margin:5px 1px 0; border-radius:3px; overflow:hidden;
   background:var(--background) }
 .chart svg { position:absolute; inset:0; width:100%; height:100%; display:block }
@@ -86,8 +115,8 @@ h2 small { font-size:14px; font-weight:400; color:var(--soft); margin-left:8px; 
   vector-effect:non-scaling-stroke }
 .chart .dot { stroke:var(--page); stroke-width:5; stroke-linecap:round; fill:none;
   vector-effect:non-scaling-stroke }
-.names span { position:absolute; transform:translateY(-50%); text-align:center; font-size:12.5px;
-  line-height:1.2; font-weight:600; white-space:nowrap }
+.names span { position:absolute; z-index:2; transform:translateY(-50%); text-align:center;
+  font-size:12.5px; line-height:1.2; font-weight:600; white-space:nowrap }
 .names bdi { display:inline-block; max-width:100%; padding:0 6px; overflow:hidden;
   text-overflow:ellipsis; vertical-align:top }
 .names .rest { background:var(--background); color:var(--on-background); font-weight:500 }
@@ -101,6 +130,7 @@ h2 small { font-size:14px; font-weight:400; color:var(--soft); margin-left:8px; 
   .tiles { gap:16px 30px } .tiles dd { font-size:20px }
   .says { display:block } .says code { display:block; margin-top:2px }
   .scroll { margin:0 -18px; padding:0 18px }
+  .pair { padding-left:12px } .parts b { padding:0; font-size:11px }
 }
 @media print {
   :root { color-scheme:light; --page:#fff; --ink:#000; --soft:#444; --faint:#666; --line:#ccc;

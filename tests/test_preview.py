@@ -1,177 +1,29 @@
-"""The preview page: its words, its curves, its colours, and what it does with hostile input."""
+"""The preview page: its curves, its colours, and what it does with hostile input."""
 
-import base64
 import json
 import re
 import shutil
-from collections.abc import Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
+from made_previews import LEAVES, TREES, Page, made_sample, planned_source, preview, write_folder
 
 from manifests import ShardError, UsageError
 from manifests.build import build_sources
-from synth.captions import describe_tree
-from synth.codecs import ENCODERS, EXTENSIONS
 from synth.job import render_plan
-from synth.labels import constant_track
 from synth.mixup import Overlap, mixing_weights
 from synth.plan_files import write_plan
-from synth.preview import MAX_FRAMES, write_preview
+from synth.preview import write_preview
 from synth.preview_chart import band_path, dots_path, widest_place
 from synth.preview_page import assign_colours
+from synth.preview_show import MAX_FRAMES
 from synth.preview_style import PALETTE
-from synth.shards import TarWriter, dump_json, read_dataset, shard_path, write_index
-from synth.tree import LabelledSize, evaluate_frames, evaluate_labels
-
-CLASSES = ("archery", "juggling balls", "tai chi", "yoga")
-LEAVES = [{"op": "clip", "source": 0}, {"op": "clip", "source": 1}]
-TREES: dict[str, dict[str, Any]] = {
-    "clip": LEAVES[0],
-    "freeze": {"op": "freeze", "r": 5, "m": 7, "inputs": LEAVES[:1]},
-    "mixup": {"op": "mixup", "n1": 11, "n2": 10, "r": 6, "boundary": "smooth", "inputs": LEAVES},
-    "cutmix_window": {
-        "op": "cutmix_window", "n1": 16, "n2": 8, "r": 3, "delta": 2.0, "inputs": LEAVES
-    },
-    "cutmix_view": {"op": "cutmix_view", "delta": 2.0, "inputs": LEAVES},
-}  # fmt: skip
-
-
-def moving_bars(seed: int, num_frames: int = 16, height: int = 32, width: int = 32) -> np.ndarray:
-    """Return uint8 `(T, height, width, 3)`: coloured bars that move to the right."""
-    colours = np.random.default_rng(seed).integers(0, 255, (4, 3))
-    columns = (np.arange(width) + 2 * np.arange(num_frames)[:, None]) // 8 % 4
-    bars = np.broadcast_to(colours[columns][:, None], (num_frames, height, width, 3))
-    return bars.astype(np.uint8)
-
-
-def planned_source(video_id: str, label_id: int | None, num_frames: int) -> dict[str, Any]:
-    view = {"short_side": 32, "x": 0, "y": 0, "width": 32, "height": 32, "flip": False}
-    return {
-        "video_id": video_id,
-        "label_id": label_id,
-        "start_frame": 30,
-        "frame_stride": 5,
-        "num_frames": num_frames,
-        "view": view,
-    }
-
-
-def made_sample(number: int, kind: str, **changes: Any) -> dict[str, Any]:
-    """Return a sample of one kind as (frames, meta), made by the real operations."""
-    tree = TREES[kind]
-    num_frames = changes.pop("num_frames", 16)
-    ids = [number % 4, (number + 1) % 4][: 2 if tree is not LEAVES[0] and kind != "freeze" else 1]
-    clips = [moving_bars(10 * number + i, num_frames) for i in range(len(ids))]
-    labels = [LabelledSize(constant_track(label_id, num_frames), 32, 32) for label_id in ids]
-    track = evaluate_labels(tree, labels).track
-    meta = {
-        "kind": kind,
-        "num_frames": num_frames,
-        "class_ids": track.class_ids.tolist(),
-        "weights": track.weights_CT.tolist(),
-        "tree": tree,
-        "sources": [planned_source(f"v{label_id}", label_id, num_frames) for label_id in ids],
-    }
-    return {"frames": evaluate_frames(tree, clips), "meta": meta | changes}
-
-
-def write_folder(
-    out: Path,
-    samples: Sequence[dict[str, Any]],
-    classes: Sequence[str] = CLASSES,
-    codec: str = "filmstrip",
-    rejected: Sequence[str] = (),
-    samples_per_shard: int = 8,
-) -> Path:
-    """Write a finished output folder as the render job does; `rejected` holds a reason each."""
-    out.mkdir(parents=True)
-    digests: list[str] = []
-    for shard, first in enumerate(range(0, max(len(samples), 1), samples_per_shard)):
-        rows = []
-        with open(shard_path(out, shard), "wb") as file:
-            tar = TarWriter(file)
-            for number, sample in enumerate(samples[first : first + samples_per_shard], first):
-                key, start, meta = f"{number:08d}", tar.offset, sample["meta"]
-                tar.add(f"{key}.{EXTENSIONS[codec]}", ENCODERS[codec](sample["frames"]))
-                tar.add(f"{key}.json", dump_json(meta))
-                place = {"offset": start, "bytes": tar.offset - start, "video_ids": ["v"]}
-                rows.append({"key": key, "status": "rendered", "kind": meta["kind"], **place})
-            digests.append(tar.close())
-        reasons = rejected if shard == 0 else ()
-        for reason in reasons:
-            rows.append({"key": "x", "status": "rejected", "reason": reason, "kind": "clip"})
-        write_index(shard_path(out, shard, "parquet"), rows)
-        record = {
-            "plan_digest": "1f" * 32,
-            "bytes": tar.offset,
-            "rendered": len(rows) - len(reasons),
-            "reasons": {reason: reasons.count(reason) for reason in reasons},
-        }
-        shard_path(out, shard, "json").write_bytes(dump_json(record))
-    dataset = {
-        "plan_digest": "1f" * 32,
-        "classes": list(classes),
-        "codec": codec,
-        "shards": list(range(len(digests))),
-        "shard_digests": digests,
-    }
-    (out / "dataset.json").write_bytes(dump_json(dataset))
-    return out
-
-
-class Page(HTMLParser):
-    """A parsed page: elements with their attributes, the text, and that every tag is closed."""
-
-    VOID = frozenset({"meta", "img", "br", "line", "path"})
-
-    def __init__(self, content: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(content)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self._open[-1:] != ["style"]:
-            self.text += data
-
-    def all(self, tag: str, style: str | None = None) -> list[dict[str, str | None]]:
-        return [
-            attrs
-            for name, attrs in self.elements
-            if name == tag and style in (None, attrs.get("class"))
-        ]
-
-    def frames(self) -> list[np.ndarray]:
-        sources = [str(image["src"]) for image in self.all("img")]
-        return [simplejpeg.decode_jpeg(base64.b64decode(s.partition(",")[2])) for s in sources]
-
-
-def preview(out: Path, **options: Any) -> Page:
-    page = out.parent / f"{out.name}.html"
-    write_preview(out, page, **options)
-    return Page(page.read_text(encoding="utf-8"))
+from synth.shards import read_dataset, shard_path
 
 
 @pytest.fixture(scope="module")
@@ -180,57 +32,6 @@ def all_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples = [made_sample(number, list(TREES)[number % 5]) for number in range(20)]
     out = tmp_path_factory.mktemp("preview") / "five-kinds"
     return write_folder(out, samples, rejected=["cannot be opened", "cannot be opened"])
-
-
-# Words
-
-
-@pytest.mark.parametrize(
-    ("tree", "words"),
-    [
-        (TREES["clip"], "The clip as it is."),
-        (TREES["freeze"], "Frame 5 stays for 7 frames."),
-        (
-            {"op": "freeze", "segments": [[3, 4], [11, 2]], "inputs": LEAVES[:1]},
-            "Frame 3 stays for 4 frames and frame 11 for 2.",
-        ),
-        (
-            TREES["mixup"],
-            "Clip 2 starts 6 frames after clip 1; they overlap for 5; clip 1 dissolves into clip "
-            "2.",
-        ),
-        (
-            {"op": "mixup", "n1": 16, "n2": 8, "r": 1, "boundary": "hard", "inputs": LEAVES},
-            "Clip 2 starts 1 frame after clip 1 and lasts for 8; each counts half while they "
-            "overlap.",
-        ),
-        (
-            TREES["cutmix_window"],
-            "Clip 2 starts 3 frames after clip 1 and lasts for 8; a border brings clip 2 in from "
-            "the right and moves out again.",
-        ),
-        (TREES["cutmix_view"], "Clip 1 slides past in the left half, clip 2 in the right."),
-        (
-            {
-                "op": "mixup",
-                "n1": 11,
-                "n2": 10,
-                "r": 6,
-                "inputs": [{"op": "freeze", "r": 2, "m": 3, "inputs": LEAVES[:1]}, LEAVES[1]],
-            },
-            "Frame 2 stays for 3 frames of clip 1. Clip 2 starts 6 frames after the frozen clip; "
-            "they overlap for 5; the frozen clip dissolves into clip 2.",
-        ),
-        ({"op": "same_class", "tau": 8, "inputs": LEAVES}, "Same_class with tau 8."),
-    ],
-)
-def test_captions_say_what_the_tree_does(tree: dict[str, Any], words: str) -> None:
-    assert describe_tree(tree) == words
-
-
-def test_a_tree_without_its_numbers_is_refused() -> None:
-    with pytest.raises(ValueError, match="'mixup' node lacks its numbers"):
-        describe_tree({"op": "mixup", "n1": 4, "inputs": LEAVES})
 
 
 # Curves
