@@ -42,7 +42,7 @@ PAIR = ("query", "key")  # the clips of a pair, in their order
 NUMBERS = (int, float)
 LARGEST_NUMBER = 2**31
 DEEPEST = 64  # nodes above one another; a recipe needs at most four
-MOST_INPUTS = 1024
+MOST_INPUTS = MOST_RUNS = 1024
 LARGEST_SAMPLE = 256 * 2**20  # bytes of the clip that any node of a tree makes
 
 
@@ -120,9 +120,13 @@ def _real(node: Any, name: Any) -> float:
 
 
 def _runs(node: Tree) -> list[tuple[int, int, int]]:
-    if not isinstance(node.get("segments"), list):
-        raise ValueError(f"segments must be a list of [class_id, first, last], got {brief(node)}")
-    return [(_whole(run, 0), _whole(run, 1), _whole(run, 2)) for run in node["segments"]]
+    segments = node.get("segments")
+    if not isinstance(segments, list) or len(segments) > MOST_RUNS:
+        raise ValueError(
+            f"segments must be a list of at most {MOST_RUNS} [class_id, first, last], got "
+            f"{brief(segments)}"
+        )
+    return [(_whole(run, 0), _whole(run, 1), _whole(run, 2)) for run in segments]
 
 
 def _eps(node: Tree) -> tuple[int, int]:

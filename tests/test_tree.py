@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synth import constant_track
-from synth.tree import LabelledSize, evaluate_frames, evaluate_labels
+from synth.boundary import LONGEST_TAU
+from synth.tree import (
+    LARGEST_SAMPLE,
+    MOST_INPUTS,
+    LabelledSize,
+    clips_of,
+    describe_sample,
+    evaluate_frames,
+    evaluate_labels,
+)
 
 HEIGHT, WIDTH = 3, 8
 LEAF = {"op": "clip", "source": 0}
@@ -78,6 +87,81 @@ def test_operations_compose_from_the_inside_out() -> None:
     np.testing.assert_allclose(track.background_T, [1, 1, 0.75, 0.5, 0, 0, 0], atol=1e-12)
 
 
+def labels_of(tree: dict, *lengths: int) -> dict[int, list[float]]:
+    """Return the weights of each class of a tree over sources of the classes 10, 11, ..."""
+    track = evaluate_labels(tree, sizes(*lengths)).track
+    return dict(zip(track.class_ids.tolist(), track.weights_CT.tolist(), strict=True))
+
+
+def test_boundary_ops_take_their_numbers_from_the_node() -> None:
+    v1, v2 = clips(8, 8)
+    dissolve = evaluate_frames({**DISSOLVE, "eps": 1}, [v1, v2])
+    # w1 = 1 1/2 0 0; clip 2 shows its frames 1 2 3 from the second frame on.
+    middle = oracle.mixed_pixels(v1[1], v2[0], Fraction(1, 2))
+    np.testing.assert_array_equal(dissolve, [v1[0], middle, v2[1], v2[2]])
+    assert labels_of({**DISSOLVE, "eps": 1}, 3, 3) == {10: [1, 0.5, 0, 0], 11: [0, 0.5, 1, 1]}
+    np.testing.assert_array_equal(evaluate_frames(JOIN, [v1, v2]), [*v1[:2], *v2[:2]])
+    assert labels_of(JOIN, 2, 2) == {10: [1, 1, 0, 0], 11: [0, 0, 1, 1]}
+    np.testing.assert_array_equal(evaluate_frames(SPEED, [v1]), v1[[0, 1, 3, 5]])
+    slow = {**SPEED, "gamma": 0.25}
+    np.testing.assert_array_equal(evaluate_frames(slow, [v1]), v1[[0, 1, 1, 2]])  # 2.5 goes up
+    np.testing.assert_array_equal(evaluate_frames(STEADY, [v1]), v1[:4])
+    assert labels_of(SPEED, 6) == labels_of(STEADY, 4) == {10: [1, 1, 1, 1]}
+
+
+def test_pairs_and_annotations_take_their_numbers_from_the_node() -> None:
+    v1, v2 = clips(4, 2)
+    joined = {"op": "concat", "inputs": PAIR}
+    np.testing.assert_array_equal(evaluate_frames(joined, [v1, v2]), [*v1, *v2])
+    assert labels_of(joined, 4, 2) == {10: [1] * 4 + [0] * 2, 11: [0] * 4 + [1] * 2}
+    np.testing.assert_array_equal(
+        evaluate_frames(PASTE, [v1, v2]),
+        [v1[0], *(oracle.mixed_pixels(v2[t], v1[t + 1], Fraction(3, 4)) for t in (0, 1)), v1[3]],
+    )
+    assert labels_of(PASTE, 4, 2) == {10: [1, 0.25, 0.25, 1], 11: [0, 0.75, 0.75, 0]}
+    np.testing.assert_array_equal(evaluate_frames(ANNOTATE, [v1]), v1)
+    track = evaluate_labels(ANNOTATE, sizes(4)).track
+    assert track.class_ids.tolist() == [2, 5]  # nothing of the source's own class
+    assert track.weights_CT.tolist() == [[1, 1, 1, 0], [0, 0, 1, 1]]
+    assert not track.exclusive
+
+
+def test_classes_that_share_frames_stay_so_when_joined() -> None:
+    tree = {"op": "concat", "inputs": [ANNOTATE, ANNOTATE]}
+    track = evaluate_labels(tree, sizes(4)).track
+    assert not track.exclusive
+    assert track.weights_CT.sum(0).tolist() == [1, 1, 2, 1] * 2
+
+
+def test_a_pair_is_two_clips_without_labels() -> None:
+    tree = {"op": "pair", "inputs": [PASTE, LEAF]}
+    size = evaluate_labels(tree, sizes(4, 2))
+    assert (size.track.num_frames, size.track.class_ids.tolist()) == (4, [])
+    assert (size.height, size.width) == (HEIGHT, WIDTH)
+    assert clips_of(tree) == {"query": PASTE, "key": LEAF}
+    assert clips_of(PASTE) == {"": PASTE}
+
+
+def test_what_a_trainer_needs_is_described() -> None:
+    described = {
+        "diff_class": (DISSOLVE, {"boundary_class": 0, "change_point": 2.5}),
+        "same_class": (JOIN, {"boundary_class": 1, "change_point": 2.5}),
+        "diff_speed": ({**SPEED, "t": 2}, {"boundary_class": 2, "change_point": 2.5}),
+        "same_speed": (STEADY, {"boundary_class": 3, "change_point": None}),
+        "clip": (LEAF, {}),
+        "pasted alone": (PASTE, {}),
+        "annotate": (ANNOTATE, {}),
+        "clip pair": ({"op": "pair", "inputs": [LEAF, LEAF]}, {}),
+        "half a pair": ({"op": "pair", "inputs": [LEAF, PASTE]}, {}),
+        "pair": (
+            {"op": "pair", "inputs": [PASTE, {**PASTE, "s": 3, "e": 3}]},
+            {"s": [2, 3], "e": [3, 3], "clip_len": 1},
+        ),
+    }
+    for name, (tree, expected) in described.items():
+        assert describe_sample(tree, sizes(4, 2)) == expected, name
+
+
 def test_same_source_twice_is_not_modified() -> None:
     v1 = clips(6)[0].copy()
     before = v1.copy()
@@ -98,6 +182,14 @@ MIX = {"op": "mixup", "n1": 4, "n2": 2, "r": 2, "inputs": PAIR}
 WINDOW = {**MIX, "op": "cutmix_window", "delta": 1.0}
 VIEW = {"op": "cutmix_view", "delta": 1.0, "inputs": PAIR}
 FREEZE = {"op": "freeze", "r": 1, "m": 2, "inputs": [LEAF]}
+DISSOLVE = {"op": "diff_class", "tau": 2, "eps": 1, "inputs": PAIR}
+JOIN = {"op": "same_class", "tau": 2, "inputs": PAIR}
+SPEED = {"op": "diff_speed", "tau": 2, "t": 2, "gamma": 2.0, "inputs": [LEAF]}
+STEADY = {"op": "same_speed", "tau": 2, "inputs": [LEAF]}
+PASTE = {"op": "paste", "s": 2, "e": 3, "beta": 0.75, "inputs": PAIR}
+ANNOTATE = {"op": "annotate", "segments": [[2, 1, 3], [5, 3, 4]], "inputs": [LEAF]}
+SAME_PAIR = {"op": "pair", "inputs": [LEAF, LEAF]}
+FAST = {"op": "diff_speed", "tau": 2, "t": 2, "gamma": 0.5, "inputs": [LEAF]}
 NAN, INF = float("nan"), float("inf")
 BAD_TREES: dict[str, Any] = {
     "null": None,
@@ -159,6 +251,68 @@ BAD_TREES: dict[str, Any] = {
     "view delta infinite": {**VIEW, "delta": INF},
     "view delta wider than half": {**VIEW, "delta": 5.0},
     "view delta 1e300": {**VIEW, "delta": 1e300},
+    "diff_class eps zero": {**DISSOLVE, "eps": 0},
+    "diff_class eps of tau": {**DISSOLVE, "eps": 2},
+    "diff_class eps NaN": {**DISSOLVE, "eps": NAN},
+    "diff_class one input": {**DISSOLVE, "inputs": [LEAF]},
+    "diff_class clips too short": {**DISSOLVE, "tau": 4, "eps": 1},
+    "same_class tau missing": {"op": "same_class", "inputs": PAIR},
+    "same_class tau 10^9": {**JOIN, "tau": 10**9},
+    "same_class tau infinite": {**JOIN, "tau": INF},
+    "same_class tau one": {**JOIN, "tau": 1},
+    "same_speed tau 10^9": {**STEADY, "tau": 10**9},
+    "same_speed tau half": {**STEADY, "tau": 1.5},
+    "same_speed tau too long": {**STEADY, "tau": 3},
+    "diff_speed tau 10^9": {**SPEED, "tau": 10**9},
+    "diff_speed t one": {**SPEED, "t": 1},
+    "diff_speed t beyond": {**SPEED, "t": 3},
+    "diff_speed gamma one": {**SPEED, "gamma": 1},
+    "diff_speed gamma zero": {**SPEED, "gamma": 0},
+    "diff_speed gamma negative": {**SPEED, "gamma": -2.0},
+    "diff_speed gamma NaN": {**SPEED, "gamma": NAN},
+    "diff_speed gamma infinite": {**SPEED, "gamma": INF},
+    "diff_speed gamma string": {**SPEED, "gamma": "2"},
+    "diff_speed gamma list": {**SPEED, "gamma": [2]},
+    "diff_speed gamma missing": {"op": "diff_speed", "tau": 2, "t": 2, "inputs": [LEAF]},
+    "diff_speed gamma beyond float": {**SPEED, "gamma": 10**400},
+    "diff_speed clip too short": {**SPEED, "gamma": 4.0},
+    "concat of nothing": {"op": "concat", "inputs": []},
+    "concat of 5,000": {"op": "concat", "inputs": [LEAF] * 5000},
+    "concat of a string": {"op": "concat", "inputs": "clips"},
+    "paste s above e": {**PASTE, "s": 3, "e": 2},
+    "paste s first": {**PASTE, "s": 1},
+    "paste e last": {**PASTE, "s": 3, "e": 4},
+    "paste e string": {**PASTE, "e": "3"},
+    "paste beta above": {**PASTE, "beta": 1.5},
+    "paste beta NaN": {**PASTE, "beta": NAN},
+    "paste beta beyond float": {**PASTE, "beta": 10**400},
+    "paste one input": {**PASTE, "inputs": [LEAF]},
+    "paste of another length": {**PASTE, "s": 2, "e": 2},
+    "annotate segments missing": {"op": "annotate", "inputs": [LEAF]},
+    "annotate segments object": {**ANNOTATE, "segments": {"0": [1, 1, 1]}},
+    "annotate run outside": {**ANNOTATE, "segments": [[0, 1, 5]]},
+    "annotate run from zero": {**ANNOTATE, "segments": [[0, 0, 2]]},
+    "annotate run reversed": {**ANNOTATE, "segments": [[0, 3, 2]]},
+    "annotate run short": {**ANNOTATE, "segments": [[0, 1]]},
+    "annotate run number": {**ANNOTATE, "segments": [3]},
+    "annotate class negative": {**ANNOTATE, "segments": [[-1, 1, 2]]},
+    "annotate class NaN": {**ANNOTATE, "segments": [[NAN, 1, 2]]},
+    "annotate too many runs": {**ANNOTATE, "segments": [[c, 1, 1] for c in range(5000)]},
+    "pair of one": {"op": "pair", "inputs": [LEAF]},
+    "pair of three": {"op": "pair", "inputs": [LEAF] * 3},
+    "pair of nulls": {"op": "pair", "inputs": [None, None]},
+    "pair without inputs": {"op": "pair"},
+    "pair below a freeze": {**FREEZE, "inputs": [SAME_PAIR]},
+    "pair below a pair": {"op": "pair", "inputs": [SAME_PAIR, LEAF]},
+    "pair of two lengths": {"op": "pair", "inputs": [LEAF, {"op": "concat", "inputs": PAIR}]},
+    "pair of other clip lengths": {
+        "op": "pair",
+        "inputs": [
+            {"op": "paste", "s": 2, "e": 2, "beta": 1, "inputs": [six, two_or_one]}
+            for six in [{"op": "concat", "inputs": [LEAF, STEADY, STEADY]}]
+            for two_or_one in (LEAF, {"op": "concat", "inputs": [LEAF, LEAF]})
+        ],
+    },
     "bad below good": {**MIX, "inputs": [LEAF, {**FREEZE, "r": -1}]},
 }
 
@@ -166,14 +320,50 @@ BAD_TREES: dict[str, Any] = {
 @pytest.mark.parametrize("name", BAD_TREES)
 def test_what_is_no_tree_is_one_clear_error(name: str) -> None:
     # Labels are evaluated first: they must refuse all that the frames could stumble over.
-    with pytest.raises(ValueError, match=r"\w+ \w+"):
-        evaluate_labels(BAD_TREES[name], sizes(4, 4))
+    lengths = (4, 2) if "paste" in name else (4, 4)
+    with pytest.raises(ValueError, match=r"\w+ \w+") as caught:
+        evaluate_labels(BAD_TREES[name], sizes(*lengths))
+    assert len(str(caught.value)) < 400
+    assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("tree", [MIX, WINDOW, VIEW, FREEZE], ids=lambda tree: str(tree["op"]))
+GOOD_TREES = [MIX, WINDOW, VIEW, FREEZE, DISSOLVE, JOIN, FAST, STEADY, ANNOTATE]
+
+
+@pytest.mark.parametrize("tree", GOOD_TREES, ids=lambda tree: str(tree["op"]))
 def test_the_good_trees_behind_the_bad_ones_evaluate(tree: dict) -> None:
     assert evaluate_labels(tree, sizes(4, 4)).track.num_frames == 4
     assert evaluate_frames(tree, clips(4, 4)).shape == (4, HEIGHT, WIDTH, 3)
+
+
+def test_a_clip_that_hardly_moves_is_no_error() -> None:
+    (clip,) = clips(4)
+    slow = {**SPEED, "gamma": 1e-9}
+    np.testing.assert_array_equal(evaluate_frames(slow, [clip]), clip[[0, 1, 1, 1]])
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {**SPEED, "tau": LONGEST_TAU, "gamma": 1e-9},
+        {"op": "concat", "inputs": [LEAF] * MOST_INPUTS},
+        {
+            "op": "mixup",
+            "n1": 2,
+            "n2": 2,
+            "r": 1,
+            "inputs": [{"op": "concat", "inputs": [LEAF] * 99}] * 2,
+        },
+        {"op": "pair", "inputs": [{"op": "concat", "inputs": [LEAF] * 99}] * 2},
+    ],
+    ids=["slow", "long", "within", "pair"],
+)
+def test_no_node_makes_more_pixels_than_a_sample_may_have(tree: dict) -> None:
+    side = 1024
+    assert 4096 * side * side * 3 > 99 * 4 * side * side * 3 > LARGEST_SAMPLE
+    source = LabelledSize(constant_track(0, 4), side, side)
+    with pytest.raises(ValueError, match="must fit in"):
+        evaluate_labels(tree, [source])
 
 
 @pytest.mark.parametrize("depth", [1500, 200_000])
@@ -199,13 +389,14 @@ JSON = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_change_of_one_number_evaluates_or_is_a_value_error(data: st.DataObject) -> None:
-    tree = json.loads(json.dumps(data.draw(st.sampled_from([MIX, WINDOW, VIEW, FREEZE, LEAF]))))
+    tree = json.loads(json.dumps(data.draw(st.sampled_from([*GOOD_TREES, LEAF, SAME_PAIR]))))
     tree[data.draw(st.sampled_from(sorted(tree)))] = data.draw(JSON)
     try:
         track = evaluate_labels(tree, sizes(4, 4)).track
     except ValueError:
         return
-    frames = evaluate_frames(tree, clips(4, 4))
-    assert len(frames) == track.num_frames
+    for part in clips_of(tree).values():
+        assert len(evaluate_frames(part, clips(4, 4))) == track.num_frames
+    describe_sample(tree, sizes(4, 4))
     assert np.isfinite(track.weights_CT).all()
     assert np.all((track.background_T >= 0) & (track.background_T <= 1))
