@@ -11,6 +11,7 @@ import pytest
 from made_plans import made_plan, made_sources, made_video, rows_on_disk
 
 from manifests import SeamlineError, SourceVideo, UsageError
+from synth.augment import Augment
 from synth.plan_files import (
     PLAN_SCHEMA,
     ROW_GROUP_ROWS,
@@ -212,6 +213,22 @@ def with_tree(tree: Any) -> dict[str, Any]:
     return {**ROW, "tree": tree if isinstance(tree, str) else json.dumps(tree)}
 
 
+AUGMENT = {
+    "height": 32,
+    "width": 32,
+    "blur_sigma": 0.5,
+    "brightness": 1.2,
+    "contrast": 0.9,
+    "saturation": 1.1,
+    "hue": -0.05,
+}
+
+
+def with_augment(**changes: Any) -> dict[str, Any]:
+    row = with_source(augment={**AUGMENT, **changes})
+    return {**row, "kind": "clip", "tree": json.dumps({"op": "clip", "source": 0})}
+
+
 DEEP = '{"op":"freeze","r":1,"m":2,"inputs":[' * 50_000 + '{"op":"clip"}' + "]}" * 50_000
 BAD_ROWS: dict[str, dict[str, Any]] = {
     "no sources": {**ROW, "sources": None},
@@ -254,6 +271,27 @@ BAD_ROWS: dict[str, dict[str, Any]] = {
     "tree n2 huge": with_tree({**TREE, "n2": 10**13}),
     "tree n2 long": with_tree(json.dumps(TREE)[:-1] + ',"n2":' + "9" * 5000 + "}"),
     "tree source beyond": with_tree({"op": "clip", "source": 2}),
+    "tree NaN that nothing reads": with_tree({**TREE, "note": float("nan")}),
+    "tree infinity that nothing reads": with_tree(json.dumps(TREE)[:-1] + ',"note":1e999}'),
+    "tree gamma beyond float": with_tree(
+        {"op": "diff_speed", "tau": 2, "t": 2, "gamma": 10**400, "inputs": TREE["inputs"][:1]}
+    ),
+    "tree tau 10^9": with_tree({"op": "same_class", "tau": 10**9, "inputs": TREE["inputs"]}),
+    "tree of 5,000": with_tree({"op": "concat", "inputs": TREE["inputs"][:1] * 5000}),
+    "tree op long": with_tree({"op": "x" * 100_000, "inputs": []}),
+    "annotate of another kind": with_tree(
+        {"op": "annotate", "segments": [[0, 1, 2]], "inputs": TREE["inputs"][:1]}
+    ),
+    "augment NaN": with_augment(brightness=float("nan")),
+    "augment infinite": with_augment(contrast=float("inf")),
+    "augment hue NaN": with_augment(hue=float("nan")),
+    "augment 10^6 pixels wide": with_augment(width=10**6),
+    "augment height zero": with_augment(height=0),
+    "augment blur wide": with_augment(blur_sigma=1e6),
+    "augment null hue": with_augment(hue=None),
+    "augment all null": with_augment(**dict.fromkeys(AUGMENT)),
+    "augment empty": with_source(augment={}),
+    "augment unknown": with_augment(rotation=3),
 }
 
 
@@ -264,6 +302,25 @@ def test_hostile_row_is_rejected_with_a_reason(name: str, videos: dict[str, Sour
     assert len(result.reason.split()) >= 4
     assert len(result.reason) < 1000
     assert "\n" not in result.reason
+
+
+def test_the_good_augment_behind_the_bad_ones_is_planned(videos: dict[str, SourceVideo]) -> None:
+    sample = check_row(with_augment(), videos, "filmstrip")
+    assert isinstance(sample, PlannedSample)
+    assert sample.sources[0].augment == Augment(**AUGMENT)
+
+
+def test_a_foreign_augment_that_lacks_a_number_is_rejected(
+    tmp_path: Path, videos: dict[str, SourceVideo]
+) -> None:
+    lacking = {name: value for name, value in AUGMENT.items() if name != "hue"}
+    row = with_augment()
+    row["sources"] = [{**source, "augment": lacking} for source in row["sources"]]
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "plan.parquet")
+    ((_, rows),) = read_plan(tmp_path).shards()
+    result = check_row(rows.to_pylist()[0], videos, "filmstrip")
+    assert isinstance(result, Rejected)
+    assert "augment must have all its numbers, but lacks ['hue']" in result.reason
 
 
 def test_rows_that_the_codec_cannot_hold_are_rejected(videos: dict[str, SourceVideo]) -> None:
