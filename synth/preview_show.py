@@ -22,7 +22,7 @@ FRAME_HEIGHT = 112  # pixels
 MAX_FRAMES = 16  # in a strip; of longer samples every few are shown
 JPEG_QUALITY = 85
 KNOWN_OPS = ("clip", *OPERATIONS, "pair")  # at the root of a tree
-BROKEN = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
+BROKEN = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError)
 
 
 def spread(total: int, wanted: int) -> list[int]:

@@ -94,7 +94,9 @@ def write_folder(
                 for view, frames in clips_by_name(sample["frames"]).items():
                     tar.add(f"{key}.{view}{EXTENSIONS[codec]}", ENCODERS[codec](frames))
                 tar.add(f"{key}.json", dump_json(meta))
-                place = {"offset": start, "bytes": tar.offset - start, "video_ids": ["v"]}
+                ids = [source["video_id"] for source in meta["sources"]]
+                ids = [video_id.encode("utf-8", "replace").decode() for video_id in ids]
+                place = {"offset": start, "bytes": tar.offset - start, "video_ids": ids}
                 rows.append({"key": key, "status": "rendered", "kind": meta["kind"], **place})
             digests.append(tar.close())
         reasons = rejected if shard == 0 else ()
