@@ -143,7 +143,7 @@ h2 small { font-size:14px; font-weight:400; color:var(--soft); margin-left:8px; 
   .sample, .tables, section > header { break-inside:avoid }
   section > header { break-after:avoid }
   .reel { min-width:0 } .scroll { overflow:visible } .chart { height:44px }
-  .numbers, .names span { font-size:8px }
+  .numbers, .names span, .parts b, .flag, .lane bdi { font-size:8px }
 }
 """.strip()
 
