@@ -3,26 +3,33 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_clips import six_sources
 from made_dataset import KINDS, RECIPE, make_sources, write_recipe
-from made_videos import flip_bytes
+from made_shards import file_digest
+from made_videos import MadeVideos, flip_bytes
 
 from manifests import UsageError
-from synth import constant_track, read_dataset, read_frames, read_sample
+from synth import ShardSample, constant_track, read_dataset, read_frames, read_sample
 from synth import render as render_module
 from synth.job import render_plan
 from synth.plan_files import read_plan, read_plan_sources, write_plan
+from synth.recipe import CLIP_KINDS, PAIR_KINDS
 from synth.render import Rejected, render_samples
-from synth.shards import read_record, shard_path
+from synth.shards import TarWriter, dump_json, read_record, shard_path, write_index
 from synth.verify import read_status, verify_output
 from synth.views import View, apply_view
 
@@ -173,6 +180,137 @@ def test_a_source_that_fails_rejects_its_samples_only(tmp_path: Path) -> None:
     ]
     assert all("turn_1" in row["video_ids"] and row["reason"] for row in rejected)
     assert verify_output(tmp_path / "out", tmp_path / "plan", deep=True).problems == []
+
+
+EVERY_KIND = """
+[synth]
+frames = 8
+frame_stride = 1
+short_side = [48, 52]
+crop = 48
+samples_per_video = 4
+samples_per_shard = 8
+seed = 1
+pal = {num_clips = 4}
+[synth.kinds]
+clip = 1
+freeze = 1
+mixup = 1
+cutmix_window = 1
+cutmix_view = 1
+joint = 2
+boundary = 3
+pal = 2
+clip_pair = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory, made_videos: MadeVideos) -> Path:
+    """A folder with plan/ and shards/ of every kind but `annotated`, without loss."""
+    folder = tmp_path_factory.mktemp("everything")
+    write_plan(write_recipe(folder, EVERY_KIND), six_sources(made_videos), folder / "plan")
+    report = render_plan(folder / "plan", folder / "shards", workers=0, codec="raw")
+    assert (report.rendered, report.rejected) == (24, 0)
+    return folder
+
+
+def test_every_kind_renders_and_verifies(everything: Path) -> None:
+    assert verify_output(everything / "shards", everything / "plan", deep=True).problems == []
+    kinds = json.loads((everything / "shards" / "dataset.json").read_text())["kinds"]
+    assert set(kinds) == {*CLIP_KINDS, *PAIR_KINDS}
+
+
+def test_a_small_budget_changes_no_pixel_of_any_kind(everything: Path) -> None:
+    plan = read_plan(everything / "plan")
+    videos = {video.video_id: video for video in read_plan_sources(plan, None)}
+    rows = [row for _, table in plan.shards() for row in table.to_pylist()]
+    few = render_samples(rows, videos, "raw", budget=1)
+    many = render_samples(rows, videos, "raw")
+    for one, other in zip(few, many, strict=True):
+        assert not isinstance(one, Rejected)
+        assert not isinstance(other, Rejected)
+        assert np.array_equal(one.frames, other.frames)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_gives_the_bytes_of_every_kind(everything: Path, tmp_path: Path, workers: int) -> None:
+    report = render_plan(everything / "plan", tmp_path / "out", workers=workers, codec="raw")
+    assert report.is_complete
+    assert digests(tmp_path / "out") == digests(everything / "shards")
+
+
+def forge(out: Path, change: Callable[[ShardSample], ShardSample | None]) -> str:
+    """Change the first sample that `change` knows, keep every digest right; return its key."""
+    dataset = json.loads((out / "dataset.json").read_text())
+    for position, index in enumerate(read_dataset(out).shards):
+        for path in (index.path, index.path.with_suffix(".parquet")):
+            path.chmod(0o644)
+        pairs = zip(index.offsets.tolist(), index.sizes.tolist(), strict=True)
+        samples = [read_sample(index.path, *pair) for pair in pairs]
+        forged = [change(sample) for sample in samples]
+        if not any(forged):
+            continue
+        number = next(n for n, sample in enumerate(forged) if sample is not None)
+        samples[number] = forged[number] or samples[number]
+        rows = pq.read_table(index.path.with_suffix(".parquet")).to_pylist()
+        with open(index.path, "wb") as file:
+            tar = TarWriter(file)
+            for row, sample in zip(rows, samples, strict=True):
+                row["offset"] = tar.offset
+                for extension, member in sample.members.items():
+                    tar.add(f"{sample.key}.{extension}", member)
+                tar.add(f"{sample.key}.json", dump_json(dict(sample.meta)))
+                row["bytes"] = tar.offset - row["offset"]
+            sha256, num_bytes = tar.close(), tar.offset
+        write_index(index.path.with_suffix(".parquet"), rows)
+        done = index.path.with_suffix(".json")
+        record = json.loads(done.read_text()) | {"sha256": sha256, "bytes": num_bytes}
+        record["index_sha256"] = file_digest(index.path.with_suffix(".parquet"))
+        done.write_text(json.dumps(record))
+        dataset["shard_digests"][position] = sha256
+        (out / "dataset.json").write_text(json.dumps(dataset))
+        return samples[number].key
+    raise AssertionError("no sample to forge")
+
+
+def edited(name: str, value: Callable[[Any], Any]) -> Callable[[ShardSample], ShardSample | None]:
+    def change(sample: ShardSample) -> ShardSample | None:
+        if sample.meta.get(name) is None:
+            return None
+        return replace(sample, meta={**sample.meta, name: value(sample.meta[name])})
+
+    return change
+
+
+def swapped(sample: ShardSample) -> ShardSample | None:
+    if sample.meta["kind"] not in ("pal", "clip_pair"):
+        return None
+    (query, first), (key, second) = sample.members.items()
+    return replace(sample, members={query: second, key: first})
+
+
+FORGERIES = {
+    "boundary_class": (edited("boundary_class", lambda found: (found + 1) % 4), "labels"),
+    "change_point": (edited("change_point", lambda found: found + 1), "labels"),
+    "s": (edited("s", lambda found: [found[0], found[1] % 3 + 1]), "labels"),
+    "e": (edited("e", lambda found: [*found[::-1], 1]), "labels"),
+    "clip_len": (edited("clip_len", lambda found: found + 1), "labels"),
+    "weights": (edited("weights", lambda found: [[0.25] * 8 for _ in found]), "labels"),
+    "query and key": (swapped, "pixels differ"),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_deep_verify_finds_what_digests_cannot(everything: Path, tmp_path: Path, name: str) -> None:
+    change, says = FORGERIES[name]
+    shutil.copytree(everything / "shards", tmp_path / "out")
+    key = forge(tmp_path / "out", change)
+    assert verify_output(tmp_path / "out").problems == []  # every digest is right again
+    (problem,) = verify_output(tmp_path / "out", everything / "plan", deep=True).problems
+    assert f"sample {key}: " in problem
+    assert says in problem
 
 
 def test_output_of_another_plan_is_refused(dataset: Path, tmp_path: Path) -> None:

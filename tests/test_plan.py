@@ -254,6 +254,46 @@ def test_rows_on_disk_are_the_rows_drawn_and_json_says_what_they_are(tmp_path: P
     assert {"recipe_digest", "plan_digest"} <= set(record)
 
 
+def test_boundary_classes_and_videos_alone_are_counted(tmp_path: Path) -> None:
+    kinds = "{boundary = 2, joint = 1}"
+    plan = made_plan(tmp_path, 10, kinds=kinds, frame_stride=2, samples_per_video=6)
+    counts, drawn = plan.record["counts"], rows_on_disk(plan)
+    assert counts["kinds"] == Counter(row["kind"] for row in drawn)
+    boundaries = Counter(row["tree"]["op"] for row in drawn if row["kind"] == "boundary")
+    assert counts["boundary_classes"] == boundaries
+    assert set(boundaries) == {"diff_class", "same_class", "diff_speed", "same_speed"}
+    assert counts["alone_in_class"] == 0
+    without = made_plan(tmp_path / "clips", 4, kinds="{clip = 1}").record["counts"]
+    assert not {"boundary_classes", "alone_in_class", "unreadable"} & set(without)
+
+
+def test_rows_of_pairs_keep_their_augmentation_on_disk(tmp_path: Path) -> None:
+    changes = {"kinds": "{pal = 1, clip_pair = 1, clip = 1}", "samples_per_video": 3}
+    plan = made_plan(tmp_path, **changes)
+    drawn = rows_of(tmp_path / "again", **changes)[0]
+    assert rows_on_disk(plan) == drawn
+    for row in drawn:
+        is_pair = row["kind"] != "clip"
+        assert all((source["augment"] is not None) == is_pair for source in row["sources"])
+        assert all((source["label_id"] is None) == is_pair for source in row["sources"])
+
+
+@pytest.mark.parametrize("kind", ["joint", "boundary", "pal", "clip_pair"])
+@pytest.mark.parametrize("num_videos", [6, 37])
+def test_every_kind_shows_every_video_once_a_pass(
+    tmp_path: Path, kind: str, num_videos: int
+) -> None:
+    changes = {"kinds": f"{{{kind} = 1}}", "frame_stride": 1, "samples_per_shard": 64}
+    changes |= {"samples_per_video": 4}
+    rows, decodes = rows_of(tmp_path, num_videos, **changes)
+    leading = Counter(row["sources"][-1]["video_id"] for row in rows)
+    if kind in ("joint", "boundary"):
+        leading = Counter(row["sources"][0]["video_id"] for row in rows)
+    assert set(leading.values()) == {4}
+    assert len(leading) == num_videos
+    assert decodes == decodes_of(rows) < len(rows)  # windows of one video are cut from one pass
+
+
 def test_plan_and_sources_can_move_together(tmp_path: Path) -> None:
     made_plan(tmp_path / "here")
     (tmp_path / "here").rename(tmp_path / "there")
