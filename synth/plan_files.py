@@ -100,8 +100,10 @@ def write_plan(
             videos or classes for a kind.
     """
     recipe, table = read_recipe(recipe_path), read_sources(sources_path)
-    annotation = _read_annotation(recipe, sources_path, segments_path)
-    segments, classes = annotation if annotation else (None, list(table.classes))
+    segments, classes = None, list(table.classes)
+    annotation = _segments_path(recipe, sources_path, segments_path)
+    if annotation is not None:
+        segments, classes = _read_annotation(annotation)
     videos, counts = select_candidates(recipe, table, sources_path, segments)
     out = Path(out)
     shards = draw_plan(recipe, videos)
@@ -120,18 +122,17 @@ def write_plan(
         "plan_digest": digest,
         "counts": counts,
     }
+    if annotation is not None:
+        record["segments"] = _relative(annotation, out)
+        record["segments_digest"] = file_digest(annotation)
     write_atomic(out / "plan.json", json.dumps(record, indent=1).encode() + b"\n")
     return PlanReport(out, record)
 
 
-def _read_annotation(
+def _segments_path(
     recipe: Recipe, sources_path: Path | str, segments_path: Path | str | None
-) -> tuple[pa.Table, list[str]] | None:
-    """Return the segments and classes of kind `annotated`, or None if it is not drawn.
-
-    Raises:
-        UsageError: There is no table of segments, or it has no classes.
-    """
+) -> Path | None:
+    """Return where the segments of kind `annotated` are, or None if it is not drawn."""
     if not recipe.has("annotated"):
         if segments_path is not None:
             raise UsageError("--segments belongs to kind 'annotated', which the recipe lacks")
@@ -142,6 +143,15 @@ def _read_annotation(
             f"kind 'annotated' needs annotated segments: there is no {str(path)!r}, name them with "
             f"--segments"
         )
+    return path
+
+
+def _read_annotation(path: Path) -> tuple[pa.Table, list[str]]:
+    """Return annotated segments and their classes.
+
+    Raises:
+        UsageError: A table without classes, or with a segment that cannot be placed.
+    """
     segments = read_segments(path)
     classes = _segment_classes(segments)
     label_ids = segments["label_id"]

@@ -116,8 +116,8 @@ def verify_output(
     Args:
         out: The output folder.
         plan_folder: Check that exactly the planned samples are there, in order.
-        deep: Also decode every sample and derive its labels from its tree again; with a plan,
-            render every sample again and compare the pixels within the codec's tolerance.
+        deep: Also decode every sample; with a plan, render every sample again, compare the pixels
+            within the codec's tolerance, and all that its `.json` says.
         sources: Sources table for that, if the plan does not name it.
 
     Raises:

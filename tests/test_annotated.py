@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_clips import shown_clip
+from made_shards import file_digest
 from made_videos import MadeVideos
 
 from manifests import UsageError, probe_video, read_sources, scan_packets, write_sources
@@ -201,6 +203,8 @@ def test_segments_may_stand_elsewhere(tmp_path: Path, made_videos: MadeVideos) -
         tmp_path / "recipe.toml", sources, tmp_path / "plan", tmp_path / "moved.parquet"
     )
     assert report.record["counts"]["samples"] == 24
+    assert report.record["segments"] == os.path.join("..", "moved.parquet")
+    assert report.record["segments_digest"] == file_digest(tmp_path / "moved.parquet")
     clips = tmp_path / "clips.toml"
     clips.write_text(RECIPE.replace("annotated", "clip"))
     with pytest.raises(UsageError, match="--segments belongs to kind 'annotated'"):

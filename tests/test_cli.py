@@ -15,11 +15,14 @@ from made_dataset import RECIPE, make_sources, write_recipe
 
 import cli
 from manifests.recipe_tables import SECTIONS
+from manifests.tables import write_segments
 from synth.recipe import read_recipe
 from train import read_train_recipe
 
 SYNTH_VERBS = ("manifest", "plan", "render", "status", "verify", "preview", "demo")
 FEATURES_VERBS = ("extract", "predict", "info", "verify", "export", "probe")
+
+SHIPPED = sorted(path.stem for path in Path(str(files("manifests.recipes"))).glob("*.toml"))
 
 
 def run(command: click.Command, *words: object) -> Result:
@@ -69,12 +72,13 @@ def test_results_are_json_on_stdout_and_progress_is_not(made: Path) -> None:
     assert "verify:" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["demo", "ssdet-x3d-m-k400"])
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_recipes_are_valid(name: str) -> None:
     path = Path(str(files("manifests.recipes") / f"{name}.toml"))
     assert set(tomllib.loads(path.read_text())) == set(SECTIONS)
     assert read_recipe(path).kinds
-    assert read_train_recipe(path).steps
+    training = read_train_recipe(path)
+    assert (training.steps is None) != (training.epochs is None)
 
 
 def test_missing_and_empty_folders(tmp_path: Path) -> None:
@@ -122,6 +126,82 @@ def test_wrong_recipes(made: Path, tmp_path: Path, old: str, new: str, says: str
     result = run(cli.synth, "plan", recipe, made / "sources.parquet", "-o", tmp_path / "plan")
     assert says in complaint(result)
     assert not (tmp_path / "plan").exists()
+
+
+NEW_KINDS = """
+[synth]
+frames = 8
+frame_stride = 1
+short_side = [64, 64]
+crop = 64
+[synth.kinds]
+boundary = 1
+"""
+
+
+def test_plan_says_what_it_drew_and_left_out(made: Path, tmp_path: Path) -> None:
+    table = pq.read_table(made / "sources.parquet")
+    few = table.take([0, 1, 2, 3, 6])  # three of one class, one of each other
+    pq.write_table(few, tmp_path / "few.parquet")
+    recipe = write_recipe(tmp_path, NEW_KINDS.replace("crop", "samples_per_video = 20\ncrop"))
+    result = run(cli.synth, "plan", recipe, tmp_path / "few.parquet", "-o", tmp_path / "plan")
+    assert result.exit_code == 0, result.output
+    for op in ("diff_class", "same_class", "diff_speed", "same_speed"):
+        assert f" x {op}\n" in result.stdout
+    assert "  100 x boundary\n" in result.stdout
+    assert "2 videos alone in a class: none in same_class" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("frames = 8", "frames = 9", "frames must be even"),
+        ("frames = 8", "frames = 16", "diff_speed at gamma 4, which reads 58 frames x stride 1"),
+        ("boundary = 1", "pal = 1\n[synth.pal]\nnum_clips = 3", "multiple of pal.num_clips"),
+        ("boundary = 1", "annotated = 1\nclip = 1", "needs a plan of its own"),
+        ("boundary = 1", "annotated = 1", "needs annotated segments: there is no"),
+        ("boundary = 1", "boundary = 1\n[synth.boundary]\ngammas = [1.1]", "boundary.gammas"),
+    ],
+)
+def test_wrong_recipes_of_new_kinds(
+    made: Path, tmp_path: Path, old: str, new: str, says: str
+) -> None:
+    recipe = write_recipe(tmp_path, NEW_KINDS.replace(old, new))
+    result = run(cli.synth, "plan", recipe, made / "sources.parquet", "-o", tmp_path / "plan")
+    assert says in complaint(result)
+    assert not (tmp_path / "plan").exists()
+
+
+def test_annotated_plans_take_segments_from_beside_the_sources_or_as_told(
+    made: Path, tmp_path: Path
+) -> None:
+    rows = [
+        {"video_id": name, "label": "up", "label_id": 0, "start_seconds": 0.0, "end_seconds": 0.5}
+        for name in ("bounce_0", "turn_1", "zoom_2")
+    ]
+    segments = tmp_path / "segments.parquet"
+    write_segments(segments, rows, ["up"])
+    recipe = write_recipe(tmp_path, NEW_KINDS.replace("boundary", "annotated"))
+    words = ("plan", recipe, made / "sources.parquet", "-o", tmp_path / "plan")
+    assert "there is no" in complaint(run(cli.synth, *words))
+    result = run(cli.synth, *words, "--segments", segments)
+    assert result.exit_code == 0, result.output
+    assert "3 samples in 1 shards from 3 videos" in result.stdout
+    other = write_recipe(tmp_path, NEW_KINDS)
+    result = run(cli.synth, "plan", other, *words[2:], "--segments", segments)
+    assert "--segments belongs to kind 'annotated'" in complaint(result)
+    table = pq.read_table(made / "sources.parquet")  # elsewhere: no file stands where it says
+    pq.write_table(table, tmp_path / "sources.parquet")
+    recipe = write_recipe(tmp_path, NEW_KINDS.replace("boundary", "annotated"))
+    words = ("plan", recipe, tmp_path / "sources.parquet", "-o", tmp_path / "plan2")
+    assert "none of the 3 videos with annotated segments can be read" in complaint(
+        run(cli.synth, *words)
+    )
+    shutil.copytree(made / "turn", tmp_path / "turn")
+    result = run(cli.synth, *words)
+    assert result.exit_code == 1
+    assert "2 videos cannot be read and are left out" in result.stdout
+    assert "2 videos are too short or cannot be read, more than --max-rejected" in result.stderr
 
 
 @pytest.mark.parametrize("words", [("plan", "r.toml", "s.parquet", "-o"), ("render", "plan")])

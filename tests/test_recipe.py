@@ -59,6 +59,24 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         min_overlap = 0.5
         [synth.cutmix]
         delta = 0.125
+        """,
+    )
+    assert recipe.kinds == {"freeze": 2.0, "mixup": 0.5}
+    assert recipe.crop_size == (48, 64)
+    assert (recipe.frames, recipe.frame_stride, recipe.span) == (8, 2, 15)
+    assert (recipe.samples_per_video, recipe.samples_per_shard, recipe.group_videos) == (3, 32, 4)
+    assert (recipe.subset, recipe.seed, recipe.flip) == ("train", 7, 0.0)
+    assert recipe.freeze.segments == 2
+    assert (recipe.mixup.boundary, recipe.mixup.scenarios) == ("hard", "second")
+    assert (recipe.mixup.min_overlap, recipe.cutmix.delta) == (0.5, 0.125)
+    assert recipe.mixes
+
+
+def test_every_key_of_the_kinds_is_read(tmp_path: Path) -> None:
+    recipe = read(
+        tmp_path,
+        """
+        [synth]
         [synth.joint]
         probability = 0.25
         [synth.boundary]
@@ -83,24 +101,15 @@ def test_every_key_is_read(tmp_path: Path) -> None:
         flip = 0
         """,
     )
-    assert recipe.kinds == {"freeze": 2.0, "mixup": 0.5}
     assert recipe.joint.probability == 0.25
     assert (recipe.boundary.weight("diff_class"), recipe.boundary.weight("diff_speed")) == (1, 0)
     assert (recipe.eps_range, recipe.boundary.gammas) == ((1, 2), (0.5, 3.0))
     assert (recipe.pal.num_clips, recipe.pal.strides, recipe.pal.beta) == (4, (1, 2), (0.5, 0.75))
-    assert (recipe.pal.background, recipe.num_backgrounds, recipe.clip_len) == ("same", 1, 2)
+    assert (recipe.pal.background, recipe.num_backgrounds, recipe.clip_len) == ("same", 1, 4)
     augment = recipe.augment
     assert (augment.scale, augment.ratio, augment.blur_sigma) == ((0.5, 1), (1, 2), (1, 2))
     assert (augment.brightness, augment.contrast, augment.saturation) == (0.1, 0.2, 0.3)
     assert (augment.hue, augment.jitter, augment.blur, augment.flip) == (0.05, 0.7, 0.25, 0)
-    assert recipe.crop_size == (48, 64)
-    assert (recipe.frames, recipe.frame_stride, recipe.span) == (8, 2, 15)
-    assert (recipe.samples_per_video, recipe.samples_per_shard, recipe.group_videos) == (3, 32, 4)
-    assert (recipe.subset, recipe.seed, recipe.flip) == ("train", 7, 0.0)
-    assert recipe.freeze.segments == 2
-    assert (recipe.mixup.boundary, recipe.mixup.scenarios) == ("hard", "second")
-    assert (recipe.mixup.min_overlap, recipe.cutmix.delta) == (0.5, 0.125)
-    assert recipe.mixes
 
 
 def test_defaults_are_those_of_bsp_and_pal() -> None:
