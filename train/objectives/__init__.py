@@ -6,7 +6,9 @@ from .classification import Classification
 from .detection import Detection
 from .distillation import Distillation
 from .frames import Frames
+from .moco import Moco
 from .objective import Objective
+from .pal import Pal
 from .scores import average_precision, mean_average_precision
 from .two_head import TwoHead
 
@@ -18,6 +20,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "boundary_regression": BoundaryRegression,
     "two_head": TwoHead,
     "distillation": Distillation,
+    "pal": Pal,
+    "moco": Moco,
 }
 
 __all__ = [
@@ -28,7 +32,9 @@ __all__ = [
     "Detection",
     "Distillation",
     "Frames",
+    "Moco",
     "Objective",
+    "Pal",
     "TwoHead",
     "average_precision",
     "mean_average_precision",
