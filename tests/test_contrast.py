@@ -14,6 +14,7 @@ from train.objectives.contrast import (
     KeyQueue,
     info_nce,
     momentum_update,
+    occurrences,
     region_features,
     retrieval_scores,
 )
@@ -173,22 +174,41 @@ def test_region_features_are_unit_vectors_of_the_region_alone(seed: int, num_cli
 
 
 def test_retrieval_scores() -> None:
-    eye = np.eye(4)
-    assert retrieval_scores(eye, eye) == {"retrieval_accuracy": 1.0, "retrieval_chance": 0.25}
-    assert retrieval_scores(eye, eye[[1, 0, 2, 3]])["retrieval_accuracy"] == 0.5
+    eye, videos = np.eye(4), np.arange(4.0)
+    perfect = {"retrieval_accuracy": 1.0, "retrieval_accuracy_chance": 0.25}
+    assert retrieval_scores(eye, eye, videos) == perfect
+    assert retrieval_scores(eye, eye[[1, 0, 2, 3]], videos)["retrieval_accuracy"] == 0.5
     # collapsed vectors are no knowledge
-    assert retrieval_scores(np.ones((4, 2)), np.ones((4, 2)))["retrieval_accuracy"] == 0.25
+    same = np.ones((4, 2))
+    assert retrieval_scores(same, same, videos)["retrieval_accuracy"] == 0.25
 
 
 def test_retrieval_is_among_64() -> None:
     keys = np.tile(np.eye(64), (3, 1))[:150]  # each key thrice, but once in a block
-    assert retrieval_scores(keys, keys) == {
+    videos = np.arange(150.0)
+    assert retrieval_scores(keys, keys, videos) == {
         "retrieval_accuracy": 1.0,
-        "retrieval_chance": 1 / 64,
+        "retrieval_accuracy_chance": 1 / 64,
     }
     rest = keys.copy()
     rest[128:] = 0  # what no whole block holds does not count
-    assert retrieval_scores(rest, keys)["retrieval_accuracy"] == 1.0
+    assert retrieval_scores(rest, keys, videos)["retrieval_accuracy"] == 1.0
+
+
+def test_samples_of_one_video_are_no_wrong_answers() -> None:
+    # eight samples of each of 64 videos, as a shard holds them: all know their video, no more
+    keys = np.repeat(np.eye(64), 8, axis=0)
+    videos = np.repeat(np.arange(64.0), 8)
+    assert retrieval_scores(keys, keys, videos) == {
+        "retrieval_accuracy": 1.0,
+        "retrieval_accuracy_chance": 1 / 64,
+    }
+    few = retrieval_scores(keys[:16], keys[:16], videos[:16])  # two videos: nine answers
+    assert few == {"retrieval_accuracy": 1.0, "retrieval_accuracy_chance": pytest.approx(1 / 9)}
+
+
+def test_occurrences_by_hand() -> None:
+    assert occurrences(np.array([7.0, 3, 7, 7, 3])).tolist() == [0, 0, 1, 2, 1]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from made_shards import write_clip_pairs, write_pasted_pairs
@@ -25,7 +26,8 @@ def test_the_loss_is_the_info_nce_of_whole_clips() -> None:
     assert not len(objective.head.temporal)
     objective.queue.enqueue(torch.nn.functional.normalize(torch.randn(6, 8), dim=1))
     clips = torch.rand(6, 3, 4, 32, 32)
-    targets = torch.from_numpy(objective.target(ShardSample("0", {}, {}))).repeat(3, 1)
+    samples = [ShardSample(key, {}, {}) for key in "012"]
+    targets = torch.from_numpy(np.stack([objective.target(sample) for sample in samples]))
     vectors = objective.head.projection(backbone.features(clips))
     unit = vectors / vectors.norm(dim=1, keepdim=True)
     expected = info_nce(unit[0::2], unit[1::2], objective.queue.keys_QD[:6], 0.07)
@@ -33,7 +35,7 @@ def test_the_loss_is_the_info_nce_of_whole_clips() -> None:
     predictions = objective.predict(backbone, clips)
     torch.testing.assert_close(predictions, unit.view(3, 2, 1, 8))
     scores = objective.score(predictions.detach().numpy(), targets.numpy())
-    assert scores["retrieval_chance"] == 1 / 3
+    assert scores["retrieval_accuracy_chance"] == 1 / 3
 
 
 def test_it_trains_on_pairs_of_clips_alone(tmp_path: Path) -> None:
@@ -43,7 +45,7 @@ def test_it_trains_on_pairs_of_clips_alone(tmp_path: Path) -> None:
     shards = write_clip_pairs(tmp_path / "out", 12)
     report = train_model(recipe, shards, tmp_path / "run", device="cpu")
     assert report.finished
-    assert report.scores["retrieval_chance"] == 1 / report.num_held_out
+    assert report.scores["retrieval_accuracy_chance"] == 1 / report.num_held_out
     assert load_run(tmp_path / "run").record["frames"] == 4
     composed = write_pasted_pairs(tmp_path / "composed", 8)
     message = r"'moco' needs pairs of single clips \(kind 'clip_pair'\), but .* of kind 'pal'"

@@ -175,7 +175,19 @@ def pal_sample(**meta: Any) -> ShardSample:
 def test_target() -> None:
     target = Pal(0).target(pal_sample())
     assert target.dtype == np.float32
-    assert target.tolist() == [2, 2, 3, 7]
+    assert target[:4].tolist() == [2, 2, 3, 7]
+
+
+def test_the_target_tells_action_videos_apart() -> None:
+    leaves = [{"op": "clip", "source": number} for number in range(3)]
+    paste = {"op": "paste", "inputs": [{"op": "concat", "inputs": leaves[:2]}, leaves[2]]}
+    made: dict[str, Any] = {"tree": {"op": "pair", "inputs": [paste, paste]}}
+    numbers = [
+        Pal(0).target(pal_sample(**made, sources=[{"video_id": name} for name in names]))[4]
+        for names in ("abx", "cdx", "aby")
+    ]
+    assert numbers[0] == numbers[1] != numbers[2]
+    assert all(number == int(number) < 2**24 for number in numbers)
 
 
 @pytest.mark.parametrize(
@@ -216,9 +228,9 @@ def test_perfect_vectors_are_retrieved() -> None:
     vectors = rng.normal(size=(4, 2, 8, 4)).astype(np.float32)
     vectors[:, 0, 1:3] = np.eye(4)[:, None]
     vectors[:, 1, 4:7] = np.eye(4)[:, None]
-    regions = np.array([[2, 3, 5, 7]] * 4, np.float32)
+    regions = np.array([[2, 3, 5, 7, video] for video in range(4)], np.float32)
     scores = Pal(0).score(vectors, regions)
-    assert scores == {"retrieval_accuracy": 1.0, "retrieval_chance": 0.25}
+    assert scores == {"retrieval_accuracy": 1.0, "retrieval_accuracy_chance": 0.25}
 
 
 def test_wrong_use_writes_nothing(tmp_path: Path) -> None:
@@ -241,7 +253,7 @@ def test_stopped_and_resumed_is_bit_identical(
     shards = write_pasted_pairs(tmp_path / "out", 14, num_clips=4)
     recipe = write_recipe(tmp_path / "recipe.toml", validate_every=3)
     report = train_model(recipe, shards, tmp_path / "whole", device="cpu")
-    assert {"loss", "retrieval_accuracy", "retrieval_chance"} == report.scores.keys()
+    assert {"loss", "retrieval_accuracy", "retrieval_accuracy_chance"} == report.scores.keys()
     once = Training.train_step
 
     def interrupted(self: Any, batch: Any, stop: bool = False) -> None:

@@ -134,19 +134,38 @@ def region_features(
     return nn.functional.normalize(means_ND, dim=1)
 
 
-def retrieval_scores(queries_ND: np.ndarray, keys_ND: np.ndarray) -> dict[str, float]:
+def retrieval_scores(
+    queries_ND: np.ndarray, keys_ND: np.ndarray, videos_N: np.ndarray
+) -> dict[str, float]:
     """Return how often a query's nearest key among those of 64 samples is its own, beside chance.
 
-    The samples are cut into blocks of 64; what is left over counts only where there is no whole
-    block.
+    The samples are cut into blocks of 64 with as many different videos as there are; other samples
+    of a query's own video are no wrong answers and do not count. What is left over behind the last
+    whole block counts only where there is none.
 
     Args:
         queries_ND, keys_ND: Unit vectors; row `n` of one belongs to row `n` of the other.
+        videos_N: A number for the video that each sample shows.
     """
-    block = min(RETRIEVAL_BLOCK, len(queries_ND))
-    hits = [
-        (queries_ND[first : first + block] @ keys_ND[first : first + block].T).argmax(1)
-        == np.arange(block)
-        for first in range(0, len(queries_ND) - block + 1, block)
-    ]
-    return {"retrieval_accuracy": float(np.mean(hits)), "retrieval_chance": 1 / block}
+    order = np.argsort(occurrences(videos_N), kind="stable")
+    block = min(RETRIEVAL_BLOCK, len(order))
+    hits, chances = [], []
+    for first in range(0, len(order) - block + 1, block):
+        rows = order[first : first + block]
+        rivals = (videos_N[rows, None] != videos_N[rows]) | np.eye(block, dtype=bool)
+        cosines = np.where(rivals, queries_ND[rows] @ keys_ND[rows].T, -np.inf)
+        hits.append(cosines.argmax(1) == np.arange(block))
+        chances.append(1 / rivals.sum(1))
+    return {
+        "retrieval_accuracy": float(np.mean(hits)),
+        "retrieval_accuracy_chance": float(np.mean(chances)),
+    }
+
+
+def occurrences(videos_N: np.ndarray) -> np.ndarray:
+    """Return how many earlier samples show the video of each.  # a b a a b: 0 0 1 2 1"""
+    order = np.argsort(videos_N, kind="stable")
+    ranked = videos_N[order]
+    earlier_N = np.empty(len(order), np.int64)
+    earlier_N[order] = np.arange(len(order)) - np.searchsorted(ranked, ranked)
+    return earlier_N

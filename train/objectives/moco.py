@@ -12,7 +12,7 @@ import numpy as np
 from synth import ShardSample
 
 from .contrast import ContrastArguments
-from .pal import Pal
+from .pal import Pal, video_number
 
 
 @dataclass(frozen=True)
@@ -31,5 +31,5 @@ class Moco(Pal):
     Arguments = MocoArguments
 
     def target(self, sample: ShardSample) -> np.ndarray:
-        """Return the regions, which are the only clip of each view: `[1, 1, 1, 1]`."""
-        return np.ones(4, np.float32)
+        """Return the regions, the only clip of each view, and a number for the video."""
+        return np.array([1, 1, 1, 1, video_number(sample)], np.float32)

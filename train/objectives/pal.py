@@ -6,6 +6,7 @@ al., CVPR 2020), the projection that of MoCo v2 (Chen et al., 2020).
 """
 
 import copy
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -136,7 +137,9 @@ class Pal(Objective):
         return self
 
     def target(self, sample: ShardSample) -> np.ndarray:
-        """Return first and last clip of both regions: `[s_query, e_query, s_key, e_key]`, from 1.
+        """Return first and last clip of both regions, from 1, and a number for the action video.
+
+        `[s_query, e_query, s_key, e_key, video]`; the number only tells videos apart in the score.
 
         Raises:
             ShardError: No such regions, or clips of another length.
@@ -152,7 +155,8 @@ class Pal(Objective):
                 f"sample {sample.key} needs a region with 1 <= s <= e <= {self.num_clips} in both "
                 f"videos, got s = {s!r} and e = {e!r}"
             )
-        return np.array([s, e], np.float32).T.ravel()
+        regions = np.array([s, e]).T.ravel()
+        return np.array([*regions, video_number(sample)], np.float32)
 
     def forward(
         self, backbone: Backbone, clips_NCTHW: torch.Tensor, targets: torch.Tensor
@@ -182,7 +186,7 @@ class Pal(Objective):
         vectors, regions = torch.from_numpy(predictions), torch.from_numpy(targets)
         queries_ND = region_features(vectors[:, 0], regions[:, 0], regions[:, 1])
         keys_ND = region_features(vectors[:, 1], regions[:, 2], regions[:, 3])
-        return retrieval_scores(queries_ND.numpy(), keys_ND.numpy())
+        return retrieval_scores(queries_ND.numpy(), keys_ND.numpy(), targets[:, 4])
 
     def after_step(self, backbone: Backbone, gather: Gather) -> None:
         """Move the momentum encoder, and put the keys of all workers into the queue."""
@@ -202,6 +206,22 @@ def split_clips(videos_NCTHW: torch.Tensor, num_clips: int) -> torch.Tensor:
     """Cut each video into clips of equal length: `(N * J, C, T / J, H, W)`, channels last."""
     clips_NJTHWC = videos_NCTHW.movedim(1, -1).unflatten(1, (num_clips, -1))
     return clips_NJTHWC.flatten(0, 1).movedim(-1, 1)
+
+
+def video_number(sample: ShardSample) -> int:
+    """Return a number below 2^24, exact in float32, for the video that both views show.
+
+    A sample that does not say how it was made counts as a video of its own.
+    """
+    node: Any = sample.meta.get("tree")
+    sources: Any = sample.meta.get("sources")
+    try:
+        while node["op"] != "clip":
+            node = node["inputs"][1 if node["op"] == "paste" else 0]  # of a paste, the action
+        video_id = str(sources[node["source"]]["video_id"])
+    except (KeyError, IndexError, TypeError):
+        video_id = sample.key
+    return zlib.crc32(video_id.encode()) % 2**24
 
 
 def _are_regions(s: Any, e: Any, num_clips: int) -> bool:
