@@ -1,6 +1,7 @@
 """Recipes: defaults of the papers, and one sentence for everything that can be wrong."""
 
 import re
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from manifests import UsageError
 from synth import BOUNDARY_CLASSES
 from synth.boundary import diff_speed_index
-from synth.recipe import BoundaryRecipe, Recipe, read_recipe
+from synth.recipe import KINDS, BoundaryRecipe, Recipe, read_recipe
+from synth.tree import OPERATIONS
 
 
 def read(tmp_path: Path, text: str) -> Recipe:
@@ -155,6 +157,19 @@ def test_every_speed_that_is_refused_may_show_its_own(gamma: float) -> None:
 
 def test_recipe_of_clips_and_freezes_does_not_mix(tmp_path: Path) -> None:
     assert not read(tmp_path, "[synth.kinds]\nclip = 1\nfreeze = 1\nmixup = 0\n").mixes
+
+
+def test_every_key_kind_and_op_is_documented() -> None:
+    text = Path(__file__).parents[1].joinpath("docs", "formats.md").read_text(encoding="utf-8")
+    names = {*KINDS, *OPERATIONS, "clip", "pair", *BOUNDARY_CLASSES}
+    for field in fields(Recipe):
+        table = getattr(Recipe(), field.name)
+        if is_dataclass(table):
+            names |= {f"{field.name}.{key.name}" for key in fields(table)}
+        else:
+            names.add(field.name)
+    text += text.replace("`.", "`augment.")  # `augment.blur`, `.blur_sigma`
+    assert sorted(name for name in names if f"`{name}`" not in text) == []
 
 
 def test_training_table_may_stand_in_the_same_file(tmp_path: Path) -> None:
