@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from made_shards import moving_clip, pasted_pair, write_pasted_pairs, write_shards
+from torch import nn
 
 from manifests import ShardError, UsageError
 from synth import ShardSample, constant_track
@@ -91,6 +92,13 @@ def test_a_clips_vector_sees_one_neighbour_more_with_every_layer(num_layers: int
     torch.manual_seed(0)
     head = ClipHead(32, 16, num_layers)
     features = torch.randn(2, 9, 32)
+    alone = ClipHead(32, 16, 0)
+    alone.projection.load_state_dict(head.projection.state_dict())
+    if num_layers == 1:  # the convolutions start as the identity
+        torch.testing.assert_close(head(features), alone(features))
+    for layer in head.temporal:
+        if isinstance(layer, nn.Conv1d):
+            nn.init.normal_(layer.weight)
     vectors = head(features)
     assert vectors.shape == (2, 9, 16)
     torch.testing.assert_close(vectors.norm(dim=2), torch.ones(2, 9))

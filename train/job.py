@@ -94,6 +94,7 @@ def prepare_job(
         )
     shape = samples.read(0).frames().shape
     check_clips(recipe, shape, recipe_path)
+    check_targets(recipe, table, recipe_path)
     digests = tuple(model.digest for model in load_teachers(recipe, teachers))
     if resume:
         _check_same_run(run, recipe, dataset, digests)
@@ -129,6 +130,17 @@ def check_samples(recipe: TrainRecipe, samples: SampleTable) -> None:
             f"have samples of kind {' and '.join(map(repr, wrong or found))}: choose others with "
             f"`kinds`, or render such shards"
         )
+
+
+def check_targets(recipe: TrainRecipe, samples: SampleTable, path: Path | str) -> None:
+    """Make the target of one sample of each kind; ShardError if it does not fit the settings."""
+    num_classes = len(samples.dataset.classes)
+    objective = OBJECTIVES[recipe.objective](
+        num_classes, recipe.loss, objective_arguments(recipe, path)
+    )
+    kinds = samples.kinds()
+    for kind in sorted(set(kinds)):
+        objective.target(samples.read(kinds.index(kind)))
 
 
 def check_clips(recipe: TrainRecipe, shape: Sequence[int], path: Path | str) -> None:

@@ -52,7 +52,7 @@ class ClipHead(nn.Module):
 
     The projection has two layers with the features' width between them, as in MoCo v2. The
     convolutions have kernel 3 and zeros beyond both ends; ReLU stands between them and not after
-    the last, as in the projection: a cosine may then be negative.
+    the last, as in the projection: a cosine may then be negative. They start as the identity.
 
     Args:
         feature_dim: Length of the backbone's feature vector.
@@ -73,10 +73,12 @@ class ClipHead(nn.Module):
                 self.temporal.append(nn.ReLU())
             self.temporal.append(nn.Conv1d(projection_dim, projection_dim, 3, padding=1))
         for name, weight in self.named_parameters():
-            if name.endswith("weight"):
-                nn.init.kaiming_normal_(weight)
-            else:
+            if not name.endswith("weight"):
                 nn.init.zeros_(weight)  # else vectors differ little from one another at first
+            elif name.startswith("temporal"):
+                nn.init.dirac_(weight)  # neighbours are mixed in only once that helps
+            else:
+                nn.init.kaiming_normal_(weight)
 
     def forward(self, features_NJF: torch.Tensor) -> torch.Tensor:
         """Return float32 unit vectors `(N, J, D)` of the clips."""
