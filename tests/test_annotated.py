@@ -122,10 +122,13 @@ def test_labels_that_would_fill_the_memory_are_refused() -> None:
 def make_annotated(folder: Path, made: MadeVideos, **changes: Any) -> Path:
     """Write sources and segments of three made videos; return the sources table."""
     videos = [
-        dataclasses.replace(probe_video(str(made[name])), video_id=name, **changes.get(name, {}))
+        dataclasses.replace(
+            probe_video(str(made[name])),
+            **{"video_id": name, "label": "trimmed", "label_id": 0, **changes.get(name, {})},
+        )
         for name in ("plain", "silence_first", "vfr")
     ]
-    write_sources(folder / "sources.parquet", videos, ())
+    write_sources(folder / "sources.parquet", videos, ("trimmed",))  # a class list of its own
     rows = [
         {"video_id": v, "label": CLASSES[c], "label_id": c, "start_seconds": s, "end_seconds": e}
         for v, c, s, e in SEGMENTS
