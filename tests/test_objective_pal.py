@@ -17,6 +17,7 @@ from train import load_run, train_model
 from train.backbones import X3D, X3DArguments
 from train.checkpoint import read_resume
 from train.loop import Training
+from train.objectives.contrast import region_features
 from train.objectives.pal import ClipHead, Pal, PalArguments, split_clips
 
 TINY = {"depth_factor": 0.2, "width_factor": 0.3, "feature_dim": 16}
@@ -300,3 +301,29 @@ def test_two_workers_fill_the_queue_of_one(tmp_path: Path) -> None:
     assert int(two["objective"]["queue.num_enqueued"]) == 4
     keys = [state["objective"]["queue.keys_QD"] for state in (one, two)]
     torch.testing.assert_close(*keys, rtol=1e-4, atol=1e-5)
+
+
+def test_keys_of_the_batch_may_be_negatives_too() -> None:
+    torch.manual_seed(0)
+    settings = {"projection_dim": 8, "queue": 8, "num_clips": 4}
+    objective = Pal(0, None, PalArguments(**settings, batch_negatives=True))
+    backbone = X3D(0, X3DArguments(**TINY)).eval()  # type: ignore[arg-type]
+    objective.bind(backbone)
+    objective.queue.enqueue(nn.functional.normalize(torch.randn(5, 8), dim=1))
+    clips, targets = made_batch(3)
+    queries, keys = (
+        region_features(
+            objective._encode(network, head, clips[view::2]),
+            targets[:, 2 * view],
+            targets[:, 2 * view + 1],
+        )
+        for view, (network, head) in enumerate(
+            [(backbone, objective.head), (objective.key_backbone, objective.key_head)]
+        )
+    )
+    losses = []
+    for n in range(3):  # the slow loop: own key first, then queue, then the others of the batch
+        others = [keys[m] for m in range(3) if m != n]
+        rows = torch.stack([keys[n], *objective.queue.keys_QD[:5], *others])
+        losses.append(-(rows @ queries[n] / 0.07).log_softmax(0)[0])
+    torch.testing.assert_close(objective(backbone, clips, targets), torch.stack(losses).mean())

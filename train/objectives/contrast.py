@@ -25,6 +25,9 @@ class ContrastArguments:
     """Divides the cosines."""
     momentum: float = 0.999
     """Share that the momentum encoder keeps of itself at every step."""
+    batch_negatives: bool = False
+    """Also tell a query apart from the other keys of its batch, which are as new as its own: short
+    runs, whose encoder changes fast, otherwise learn to tell keys by their age."""
 
     def __post_init__(self) -> None:
         for name in ("projection_dim", "queue"):
@@ -50,7 +53,7 @@ def info_nce(
         positives_ND: The key `k+` of each query.
         negatives_QD: The keys `k-` that all queries are compared with.
         temperature: `t`.
-        usable_Q: bool, which negatives count; all of them if None.
+        usable_Q: bool, which negatives count, for all queries or `(N, Q)`; all of them if None.
 
     Source: MoCo (CVPR 2020), Eq. 1.
     """

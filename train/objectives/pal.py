@@ -171,9 +171,12 @@ class Pal(Objective):
             keys_ND = region_features(keys_NJD, targets[:, 2], targets[:, 3])
         if self.training:
             self._new_keys_ND = keys_ND
-        queue = self.queue
-        temperature = self.arguments.temperature
-        return info_nce(queries_ND, keys_ND, queue.keys_QD, temperature, queue.filled_Q)
+        negatives_QD, usable_Q = self.queue.keys_QD, self.queue.filled_Q
+        if self.arguments.batch_negatives:
+            others_NN = ~torch.eye(len(keys_ND), dtype=torch.bool, device=keys_ND.device)
+            usable_Q = torch.cat([usable_Q.expand(len(keys_ND), -1), others_NN], 1)
+            negatives_QD = torch.cat([negatives_QD, keys_ND])
+        return info_nce(queries_ND, keys_ND, negatives_QD, self.arguments.temperature, usable_Q)
 
     def predict(self, backbone: Backbone, clips_NCTHW: torch.Tensor) -> torch.Tensor:
         """Return the unit vectors of all clips, `(N, 2, J, D)`: query, key.
