@@ -105,7 +105,7 @@ class KeyQueue(nn.Module):
 def momentum_update(follower: nn.Module, leader: nn.Module, momentum: float) -> None:
     """Move the weights of `follower` to `momentum * follower + (1 - momentum) * leader`.
 
-    Buffers, the running statistics of norms, are copied.
+    Buffers stay: running statistics belong to the weights that they were taken with.
 
     Args:
         follower, leader: Modules of the same structure.
@@ -115,8 +115,6 @@ def momentum_update(follower: nn.Module, leader: nn.Module, momentum: float) -> 
     """
     ours, theirs = tuple(follower.parameters()), tuple(leader.parameters())
     torch._foreach_lerp_(ours, theirs, 1 - momentum)  # twice as fast as a loop over the weights
-    for our, their in zip(follower.buffers(), leader.buffers(), strict=True):
-        our.copy_(their)
 
 
 def region_features(

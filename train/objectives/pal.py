@@ -92,11 +92,9 @@ class Pal(Objective):
 
     What the paper leaves open: a clip's vector has length 1 before the mean over the region, and
     the mean is scaled to length 1 again. Places of the queue that no key has filled yet do not
-    count. The norms of the momentum encoder use running statistics, so a key depends on its own
-    video alone, and the statistics of a batch cannot tell which key belongs to which query (MoCo
-    shuffles batches between GPUs to prevent that). They are the backbone's own: statistics that
-    follow with the momentum of the weights, as in EMAN (Cai et al., CVPR 2021), start from mean 0
-    and variance 1, and learnt much more slowly where steps are few.
+    count. The norms of the momentum encoder use the statistics of the batch of keys and keep their own
+    running ones, as MoCo's do; running statistics of the query encoder do not fit weights that lag
+    behind it.
     """
 
     losses = ("info_nce",)
@@ -128,15 +126,9 @@ class Pal(Objective):
         settings = self.arguments
         dim = settings.projection_dim
         self.head = ClipHead(backbone.feature_dim, dim, settings.temporal_layers)
-        self.key_backbone = copy.deepcopy(backbone).requires_grad_(False).eval()
+        self.key_backbone = copy.deepcopy(backbone).requires_grad_(False)
         self.key_head = copy.deepcopy(self.head).requires_grad_(False)
         self.queue = KeyQueue(settings.queue, dim)
-
-    def train(self, mode: bool = True) -> "Pal":
-        """Switch to training or evaluation; the momentum encoder's norms keep their statistics."""
-        super().train(mode)
-        self.key_backbone.eval()
-        return self
 
     def target(self, sample: ShardSample) -> np.ndarray:
         """Return first and last clip of both regions, from 1, and a number for the action video.
