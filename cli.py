@@ -326,10 +326,10 @@ def verify(
 @synth.command(epilog="synth preview shards/ -o preview.html")
 @click.argument("out", type=FOLDER)
 @click.option("-o", "--page", type=FILE, required=True, help="HTML page to write.")
-@click.option("--samples", type=click.IntRange(1), default=3, show_default=True, help="Per kind.")
+@click.option("--samples", type=click.IntRange(1), default=3, show_default=True, help="Of each kind.")
 @as_json
 def preview(out: Path, page: Path, samples: int, is_json: bool) -> None:
-    """Draw samples of OUT: film strips with the label curves under them."""
+    """Draw samples of OUT: film strips, label curves, changes, both views of a pair."""
     from synth import write_preview
 
     report = write_preview(out, page, samples_per_kind=samples)
@@ -354,7 +354,7 @@ def demo(folder: Path, workers: int | None, is_json: bool) -> None:
 )
 @click.argument("recipe", type=FILE)
 @click.option("--shards", type=FOLDER, required=True, help="Folder written by `synth render`.")
-@click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
+@click.option("-o", "--out", type=FOLDER, required=True, help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was killed.")
 @click.option("--init", type=ANY, help="Initial weights: a file, or another run's folder.")
 @click.option(

@@ -14,7 +14,7 @@ from features import Encoder, extract_features
 from features.decoding import SnippetCut, fill_snippets, sampled_frames
 from features.encoder import forward_threads
 from manifests import SnippetGrid, SourceVideo, read_sources
-from train import X3D, X3DArguments
+from train import X3D, X3DArguments, channels_last
 
 from .measure import Row, interleaved, rate_row
 
@@ -50,7 +50,7 @@ def measure(folder: Path, sources: Path, threads: int, num_videos: int = 3) -> R
     """Extract X3D-M features (random weights) of a few videos."""
     torch.manual_seed(0)
     backbone = X3D(400, X3DArguments(size="M")).eval()
-    backbone = backbone.to(memory_format=torch.channels_last_3d)
+    channels_last(backbone)
     encoder = Encoder(
         "x3d", backbone.features, backbone.feature_dim, SNIPPET_LEN, SIZE, SIZE,
         (0.45,) * 3, (0.225,) * 3, weights_digest="random",

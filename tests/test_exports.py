@@ -97,6 +97,16 @@ def test_the_readme_states_the_mapping(tmp_path):
     )
 
 
+def test_the_readme_of_predictions_speaks_of_frames(tmp_path):
+    frames = replace(
+        SPEC, snippet_len=1, snippet_stride=1, prediction={"window_len": 16, "window_stride": 8}
+    )
+    export_store(make_store(tmp_path / "s.zarr", COUNTS, frames), tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "Row `i` is sampled frame `i`" in text
+    assert "computed from" not in text
+
+
 def test_two_streams_are_exported_side_by_side(tmp_path):
     first = make_store(tmp_path / "a.zarr", {"v": 9})
     both = first.concat(make_store(tmp_path / "b.zarr", {"v": 9}, replace(SPEC, feature_dim=3)))

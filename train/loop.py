@@ -306,7 +306,7 @@ class Training:
         if self.worker.leads:
             self.job.run.mkdir(parents=True, exist_ok=True)
             self._metrics.begin()
-            count = sum(parameter.numel() for parameter in self.parameters)
+            count = sum(p.numel() for p in self.parameters if p.requires_grad)
             self._metrics.write(
                 **settings_record(self.job, count, self.device, self.worker.count, self.notes)
             )

@@ -106,6 +106,12 @@ def _readme(store: FeatureStore) -> str:
         if spec.tail == "pad"
         else "Frames after the last full snippet have no row."
     )
+    rows = (
+        f"Row `i` was computed from {spec.snippet_len} frames, sampled at {rate}, starting at sampled "
+        f"frame\n`i * {spec.snippet_stride}` (windows are left-aligned)."
+        if spec.prediction is None
+        else f"Row `i` is sampled frame `i`, at {rate}: the mean of what all windows that hold it say."
+    )
     return f"""# Snippet features of {len(store)} videos
 
 One `.npy` per video: float32, shape `(S, {store.feature_dim})`, C order, time first. The name is
@@ -113,8 +119,7 @@ the video id; characters that a file name cannot hold are percent-encoded (`stor
 files).
 
 ## Which seconds row i stands for
-Row `i` was computed from {spec.snippet_len} frames, sampled at {rate}, starting at sampled frame
-`i * {spec.snippet_stride}` (windows are left-aligned).
+{rows}
 {tail}
 
 The `.json` beside each file holds the exact `start_seconds`, `centre_seconds` and `end_seconds` of
