@@ -326,7 +326,9 @@ def verify(
 @synth.command(epilog="synth preview shards/ -o preview.html")
 @click.argument("out", type=FOLDER)
 @click.option("-o", "--page", type=FILE, required=True, help="HTML page to write.")
-@click.option("--samples", type=click.IntRange(1), default=3, show_default=True, help="Of each kind.")
+@click.option(
+    "--samples", type=click.IntRange(1), default=3, show_default=True, help="Of each kind."
+)
 @as_json
 def preview(out: Path, page: Path, samples: int, is_json: bool) -> None:
     """Draw samples of OUT: film strips, label curves, changes, both views of a pair."""

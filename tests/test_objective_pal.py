@@ -135,7 +135,7 @@ def test_the_momentum_encoder_follows(model: tuple[Pal, X3D]) -> None:
 
 
 def test_the_momentum_encoder_has_norms_of_its_own(model: tuple[Pal, X3D]) -> None:
-    """Keys use their batch's statistics while training, and the running ones of such batches after."""
+    """Keys use their batch's statistics in training, and the running ones of such later."""
     objective, backbone = model
     take_step(objective, backbone)
     clips, regions = made_batch(3)

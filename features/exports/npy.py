@@ -107,10 +107,10 @@ def _readme(store: FeatureStore) -> str:
         else "Frames after the last full snippet have no row."
     )
     rows = (
-        f"Row `i` was computed from {spec.snippet_len} frames, sampled at {rate}, starting at sampled "
-        f"frame\n`i * {spec.snippet_stride}` (windows are left-aligned)."
+        f"Row `i` was computed from {spec.snippet_len} frames, sampled at {rate}, starting at\n"
+        f"sampled frame `i * {spec.snippet_stride}` (windows are left-aligned)."
         if spec.prediction is None
-        else f"Row `i` is sampled frame `i`, at {rate}: the mean of what all windows that hold it say."
+        else f"Row `i` is sampled frame `i`, at {rate}: the mean over all windows that hold it."
     )
     return f"""# Snippet features of {len(store)} videos
 

@@ -92,9 +92,9 @@ class Pal(Objective):
 
     What the paper leaves open: a clip's vector has length 1 before the mean over the region, and
     the mean is scaled to length 1 again. Places of the queue that no key has filled yet do not
-    count. The norms of the momentum encoder use the statistics of the batch of keys and keep their own
-    running ones, as MoCo's do; running statistics of the query encoder do not fit weights that lag
-    behind it.
+    count. The norms of the momentum encoder use the statistics of the batch of keys and keep their
+    own running ones, as MoCo's do; running statistics of the query encoder do not fit weights that
+    lag behind it.
     """
 
     losses = ("info_nce",)
