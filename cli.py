@@ -395,8 +395,9 @@ def train(
         *report.notes,
         f"{out}: step {report.step:,} of {report.num_steps:,}, {report.clips_per_second:,.1f} "
         f"clips/s, loss {report.loss:.4f}",
-        f"held out ({report.num_held_out:,} samples): {scores}",
     ]
+    if report.num_held_out:
+        lines.append(f"held out ({report.num_held_out:,} samples): {scores}")
     show(report, lines, is_json)
     finish(report.finished, f"interrupted: go on with `train {recipe} ... --out {out} --resume`")
 

@@ -16,6 +16,7 @@ from synth import ShardSample, constant_track
 from train import load_run, train_model
 from train.backbones import X3D, X3DArguments
 from train.checkpoint import read_resume
+from train.job import NOTHING_HELD_OUT
 from train.loop import Training
 from train.objectives.contrast import region_features
 from train.objectives.pal import ClipHead, Pal, PalArguments, split_clips
@@ -310,6 +311,15 @@ def test_two_workers_fill_the_queue_of_one(tmp_path: Path) -> None:
     assert int(two["objective"]["queue.num_enqueued"]) == 4
     keys = [state["objective"]["queue.keys_QD"] for state in (one, two)]
     torch.testing.assert_close(*keys, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_says_that_nothing_is_held_out(tmp_path: Path) -> None:
+    """A pair shows three videos: one held-out video is never all that a pair shows."""
+    shards = write_pasted_pairs(tmp_path / "out", 8, num_clips=4)
+    recipe = write_recipe(tmp_path / "recipe.toml", validation_fraction=0.01, steps=1)
+    report = train_model(recipe, shards, tmp_path / "run", device="cpu")
+    assert (report.num_held_out, report.scores) == (0, {})
+    assert report.notes == (NOTHING_HELD_OUT,)
 
 
 def test_keys_of_the_batch_may_be_negatives_too() -> None:

@@ -16,6 +16,11 @@ from .loader import SampleTable, sample_table, split_by_video
 from .objectives import OBJECTIVES
 from .recipe import TrainRecipe, objective_arguments, read_train_recipe
 
+NOTHING_HELD_OUT = (
+    "nothing is held out: no sample has all its videos among the held-out ones; a larger "
+    "validation_fraction may help"
+)
+
 
 @dataclass(frozen=True)
 class TrainJob:
@@ -28,6 +33,7 @@ class TrainJob:
         samples: Training samples.
         held_out: Samples of the held-out videos.
         num_left_out: Samples with sources on both sides.
+        notes: What the user should know of it, in sentences.
         clip_shape: `(T, H, W, 3)` of every clip, or `(2, T, H, W, 3)` of every pair.
         resume: Go on from the run's last checkpoint.
         init: Initial weights.
@@ -41,6 +47,7 @@ class TrainJob:
     samples: SampleTable
     held_out: SampleTable
     num_left_out: int
+    notes: tuple[str, ...]
     clip_shape: tuple[int, ...]
     resume: bool
     init: Path | None
@@ -105,6 +112,7 @@ def prepare_job(
         samples=samples,
         held_out=held_out,
         num_left_out=len(table) - len(samples) - len(held_out),
+        notes=() if held_out or not recipe.validation_fraction else (NOTHING_HELD_OUT,),
         clip_shape=shape,
         resume=resume,
         init=None if init is None else Path(init),

@@ -101,7 +101,7 @@ class Training:
         self.worker, self.device, self.job, self.recipe = worker, device, job, job.recipe
         self.step, self.stopped = 0, False
         self.scores: dict[str, float] = {}
-        self.notes: list[str] = []
+        self.notes = list(job.notes)
         self._losses: list[torch.Tensor] = []
         self._loss = self._rate = math.nan
         self._epoch_losses: list[float] = []
@@ -128,7 +128,7 @@ class Training:
             recipe.backbone, recipe.backbone_arguments, self.objective.num_outputs
         )
         if self.job.init is not None:
-            self.notes = load_initial_weights(self.backbone, self.job.init, classes)
+            self.notes += load_initial_weights(self.backbone, self.job.init, classes)
         teachers = load_teachers(recipe, self.job.teachers, self.device)
         self.objective.bind(self.backbone, [model.backbone for model in teachers])
         for module in (self.objective, self.backbone):
