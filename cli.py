@@ -215,17 +215,25 @@ def plan(
         *(f"    {count:,} x {op}" for op, count in counts.get("boundary_classes", {}).items()),
         f"{counts['decodes']:,} decoding passes, {counts['decodes_per_sample']:.2f} per sample",
     ]
+    if report.replaced:
+        lines.append(f"{out} held another plan, which this one replaces")
     if counts["too_short"]:
         lines.append(f"{counts['too_short']:,} videos are too short for the recipe and left out")
     if counts.get("alone_in_class"):
-        lines.append(f"{counts['alone_in_class']:,} videos alone in a class: none in same_class")
+        lines.append(
+            f"{counts['alone_in_class']:,} videos are the only one of their class: others take "
+            f"their turn in same_class"
+        )
+    for what in ("segments_of_unknown_videos", "segments_without_frames"):
+        if counts.get(what):
+            lines.append(f"{counts[what]:,} {what.replace('_', ' ')} are left out")
     if counts.get("unreadable"):
         lines.append(f"{counts['unreadable']:,} videos cannot be read and are left out")
     show(report.record, lines, is_json)
     finish(
         report.rejected_share <= max_rejected,
-        f"{counts['too_short'] + counts.get('unreadable', 0):,} videos are too short or cannot be "
-        f"read, more than --max-rejected {max_rejected:g}",
+        f"the plan is written, but {counts['too_short'] + counts.get('unreadable', 0):,} videos "
+        f"are too short or cannot be read, more than --max-rejected {max_rejected:g}",
     )
 
 

@@ -28,8 +28,10 @@ def read_recipe_table(path: Path | str, section: str) -> dict[str, Any]:
     try:
         tables = tomllib.loads(_read_text(Path(path)))
     except FileNotFoundError as err:
-        raise UsageError(f"no such recipe: {str(path)!r}") from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as err:
+        raise UsageError(f"no such recipe: {str(path)!r}{_say_nearest(path)}") from err
+    except UnicodeDecodeError as err:
+        raise UsageError(f"a recipe must be a text file, got {str(path)!r}") from err
+    except (tomllib.TOMLDecodeError, OSError) as err:
         raise UsageError(f"the recipe is not valid TOML: {err} ({str(path)!r})") from err
     for name in tables:
         if name not in SECTIONS:
@@ -37,6 +39,13 @@ def read_recipe_table(path: Path | str, section: str) -> dict[str, Any]:
     if not isinstance(tables.get(section), dict):
         raise UsageError(f"the recipe has no table [{section}] ({str(path)!r})")
     return tables[section]
+
+
+def _say_nearest(path: Path | str) -> str:
+    """Name the shipped recipe that may be meant, if one is near."""
+    shipped = [entry.name for entry in files("manifests.recipes").iterdir()]
+    near = difflib.get_close_matches(Path(path).name, shipped, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _read_text(path: Path) -> str:

@@ -67,10 +67,17 @@ KEY_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"  # a key names tar members: no dots, no s
 
 @dataclass(frozen=True)
 class PlanReport:
-    """What was planned; `record` is the content of plan.json."""
+    """What was planned.
+
+    Attributes:
+        path: Folder of the plan.
+        record: The content of its plan.json.
+        replaced: Whether another plan stood there before.
+    """
 
     path: Path
     record: dict[str, Any]
+    replaced: bool = False
 
     @property
     def rejected_share(self) -> float:
@@ -125,8 +132,17 @@ def write_plan(
     if annotation is not None:
         record["segments"] = _relative(annotation, out)
         record["segments_digest"] = file_digest(annotation)
+    before = _plan_digest(out)
     write_atomic(out / "plan.json", json.dumps(record, indent=1).encode() + b"\n")
-    return PlanReport(out, record)
+    return PlanReport(out, record, replaced=before not in (None, digest))
+
+
+def _plan_digest(out: Path) -> str | None:
+    """Return the digest of the plan in a folder, None if there is none or it says none."""
+    try:
+        return json.loads((out / "plan.json").read_text()).get("plan_digest")
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _segments_path(

@@ -152,6 +152,8 @@ class PalRecipe:
             raise ValueError(f"pal.strides must be >= 1, got {list(self.strides)}")
         if not 0 <= self.beta[0] <= self.beta[1] <= 1:
             raise ValueError(f"pal.beta must be [low, high] within 0..1, got {list(self.beta)}")
+        if any(round(beta, 2) != beta for beta in self.beta):  # drawn, and blended, in hundredths
+            raise ValueError(f"pal.beta must be whole hundredths, got {list(self.beta)}")
 
 
 @dataclass(frozen=True)

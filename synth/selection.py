@@ -39,7 +39,10 @@ def select_candidates(
     if not usable.any():
         subset = "" if recipe.subset is None else f" of subset {recipe.subset!r}"
         annotated = "" if segments is None else " with annotated segments"
-        raise UsageError(f"the table has no readable video{subset}{annotated} ({str(path)!r})")
+        raise UsageError(
+            f"the table has no readable video{subset}{annotated}{_say_subsets(recipe, rows)} "
+            f"({str(path)!r})"
+        )
     lengths = table.column("end_frame") - table.column("first_frame")
     short = usable & (lengths < recipe.span)
     if (short == usable).all():
@@ -62,7 +65,11 @@ def select_candidates(
     found: dict[int, np.ndarray] = {}
     if segments is not None:
         num_chosen = len(chosen)
-        chosen, found = _find_segments(chosen, segments, table.folder)
+        known = pc.is_in(segments["video_id"], value_set=rows["video_id"])
+        counts["segments_of_unknown_videos"] = len(segments) - int(pc.sum(known).as_py() or 0)
+        chosen, found, counts["segments_without_frames"] = _find_segments(
+            chosen, segments, table.folder
+        )
         counts["unreadable"] = num_chosen - len(chosen)
         if not len(chosen):
             raise UsageError(
@@ -98,6 +105,14 @@ def _of_subset(recipe: Recipe, rows: pa.Table, segments: pa.Table | None) -> np.
     return belongs & of_table
 
 
+def _say_subsets(recipe: Recipe, rows: pa.Table) -> str:
+    """Say which subsets there are, where the recipe wants one."""
+    if recipe.subset is None:
+        return ""
+    names = sorted(name for name in pc.unique(rows["subset"]).to_pylist() if name)
+    return f": its subsets are {', '.join(names)}" if names else ": it names no subsets"
+
+
 def _longest_need(recipe: Recipe) -> str:
     """Name what needs the longest video."""
     if recipe.span > recipe.window_span and recipe.has_boundary("diff_speed"):
@@ -113,11 +128,12 @@ def _longest_need(recipe: Recipe) -> str:
 
 def _find_segments(
     chosen: pa.Table, segments: pa.Table, folder: str
-) -> tuple[pa.Table, dict[int, np.ndarray]]:
+) -> tuple[pa.Table, dict[int, np.ndarray], int]:
     """Turn seconds into frames by the presentation times of each video.
 
     Returns:
-        The readable ones of the `chosen` videos, and the frames of their segments by position.
+        The readable ones of the `chosen` videos, the frames of their segments by position, and how
+        many segments have no frame: beyond the video, shorter than a frame, or ending early.
     """
     segments = segments.take(pc.sort_indices(segments["video_id"]))
     names = segments["video_id"].to_pylist()
@@ -126,6 +142,7 @@ def _find_segments(
     columns = [segments[name].to_numpy() for name in ("label_id", "start_seconds", "end_seconds")]
     found: dict[int, np.ndarray] = {}
     readable: list[int] = []
+    num_empty = 0
     videos = zip(chosen["video_id"].to_pylist(), chosen["path"].to_pylist(), strict=True)
     with Progress("find segments", "videos", len(chosen)) as progress:
         for row, (video_id, path) in enumerate(videos):
@@ -135,9 +152,10 @@ def _find_segments(
                 found[len(readable)] = frames_of_segments(
                     times_N, *(column[mine] for column in columns)
                 )
+                num_empty += mine.stop - mine.start - len(found[len(readable)])
                 readable.append(row)
             progress.advance()
-    return chosen.take(pa.array(readable, pa.int64())), found
+    return chosen.take(pa.array(readable, pa.int64())), found, num_empty
 
 
 def _check_geometry(videos: Candidates, rows: pa.Table, path: Path | str) -> None:

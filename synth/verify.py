@@ -224,4 +224,6 @@ def _check_samples(
 def _existing(out: Path | str) -> Path:
     if not Path(out).is_dir():
         raise UsageError(f"no such folder of shards: {str(out)!r}")
+    if (Path(out) / "plan.json").exists():
+        raise UsageError(f"{str(out)!r} holds a plan, not shards: name the folder they are in")
     return Path(out)

@@ -260,6 +260,22 @@ def test_a_class_list_that_is_no_json_is_one_sentence(
         write_plan(tmp_path / "recipe.toml", sources, tmp_path / "plan")
 
 
+def test_segments_that_show_nothing_are_counted(tmp_path: Path, made_videos: MadeVideos) -> None:
+    sources = make_annotated(tmp_path, made_videos)
+    rows = [
+        GOOD,
+        GOOD | {"video_id": "vfr.mp4"},  # no such id
+        GOOD | {"video_id": "absent"},
+        GOOD | {"start_seconds": 500.0, "end_seconds": 900.0},
+        GOOD | {"start_seconds": 1.0, "end_seconds": 0.5},
+        GOOD | {"start_seconds": 1.0, "end_seconds": 1.0},
+    ]
+    write_segments(tmp_path / "segments.parquet", rows, CLASSES)
+    counts = write_plan(tmp_path / "recipe.toml", sources, tmp_path / "plan").record["counts"]
+    assert (counts["segments_of_unknown_videos"], counts["segments_without_frames"]) == (2, 3)
+    assert counts["videos"] == 1
+
+
 def test_the_subset_may_stand_in_either_table(tmp_path: Path, made_videos: MadeVideos) -> None:
     sources = make_annotated(tmp_path, made_videos, plain={"subset": "train"})
     rows = [

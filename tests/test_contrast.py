@@ -89,11 +89,11 @@ def test_info_nce_keeps_its_digits_under_autocast() -> None:
 def test_key_queue_by_hand() -> None:
     queue = KeyQueue(4, 1)
     assert queue.filled_Q.tolist() == [False] * 4
-    queue.enqueue(torch.tensor([[1.0], [2.0]]))
+    queue.enqueue(torch.tensor([[1.0], [2.0]]), torch.tensor([7, 8]))
     assert queue.keys_QD.flatten().tolist() == [1, 2, 0, 0]
     assert queue.filled_Q.tolist() == [True, True, False, False]
-    queue.enqueue(torch.tensor([[3.0], [4.0]]))
-    queue.enqueue(torch.tensor([[5.0], [6.0]]))
+    queue.enqueue(torch.tensor([[3.0], [4.0]]), torch.tensor([7, 9]))
+    queue.enqueue(torch.tensor([[5.0], [6.0]]), torch.tensor([5, 6]))
     assert queue.keys_QD.flatten().tolist() == [5, 6, 3, 4]
     assert queue.filled_Q.all()
     assert int(queue.num_enqueued) == 6
@@ -104,7 +104,7 @@ def test_key_queue_holds_the_newest_keys(size: int, batches: list[int]) -> None:
     queue, pushed = KeyQueue(size, 1), []
     for number, batch in enumerate(batches):
         keys = [100.0 * number + n for n in range(min(batch, size))]
-        queue.enqueue(torch.tensor(keys)[:, None])
+        queue.enqueue(torch.tensor(keys)[:, None], torch.tensor(keys).long())
         pushed += keys
     held = queue.keys_QD[queue.filled_Q].flatten().tolist()
     assert sorted(held) == pushed[-size:]
@@ -113,11 +113,11 @@ def test_key_queue_holds_the_newest_keys(size: int, batches: list[int]) -> None:
 def test_key_queue_goes_on_after_its_state_was_loaded() -> None:
     keys = torch.arange(6.0)[:, None]
     whole, first, second = KeyQueue(4, 1), KeyQueue(4, 1), KeyQueue(4, 1)
-    whole.enqueue(keys[:3])
-    first.enqueue(keys[:3])
+    whole.enqueue(keys[:3], torch.arange(3))
+    first.enqueue(keys[:3], torch.arange(3))
     second.load_state_dict(first.state_dict())
     for queue in (whole, second):
-        queue.enqueue(keys[3:])
+        queue.enqueue(keys[3:], torch.arange(3, len(keys)))
     assert all(map(torch.equal, whole.state_dict().values(), second.state_dict().values()))
     assert second.keys_QD.flatten().tolist() == [4, 5, 2, 3]
 

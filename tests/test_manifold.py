@@ -258,13 +258,13 @@ def test_wrong_use_is_one_sentence(
     with pytest.raises(UsageError, match="samples of at least 4 frames, got 3"):
         train_model(write_recipe(tmp_path, both), short, tmp_path / "run")
     monkeypatch.setattr(X3D, "stages", ())
-    with pytest.raises(UsageError, match="stages keep all frames, but X3D pools time"):
+    with pytest.raises(UsageError, match="whose stages give maps of all frames, but X3D has none"):
         train_model(write_recipe(tmp_path, both), shards, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_network_that_pools_time_cannot_be_bound() -> None:
-    with pytest.raises(ValueError, match="but Pooled pools time"):
+    with pytest.raises(ValueError, match="but Pooled has none: choose x3d"):
         Detection(2, arguments=DetectionArguments(manifold=("mixup",))).bind(Pooled())
     Detection(2).bind(Pooled())
 

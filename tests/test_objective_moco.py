@@ -24,7 +24,9 @@ def test_the_loss_is_the_info_nce_of_whole_clips() -> None:
     backbone = X3D(0, X3DArguments(**TINY)).eval()  # type: ignore[arg-type]
     objective.bind(backbone)
     assert not len(objective.head.temporal)
-    objective.queue.enqueue(torch.nn.functional.normalize(torch.randn(6, 8), dim=1))
+    objective.queue.enqueue(
+        torch.nn.functional.normalize(torch.randn(6, 8), dim=1), torch.arange(100, 106)
+    )
     clips = torch.rand(6, 3, 4, 32, 32)
     samples = [ShardSample(key, {}, {}) for key in "012"]
     targets = torch.from_numpy(np.stack([objective.target(sample) for sample in samples]))

@@ -52,7 +52,9 @@ def write_recipe(path: Path, **changes: Any) -> Path:
 def made_batch(count: int, num_clips: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
     pairs = [pasted_pair(seed, num_clips) for seed in range(count)]
     frames = torch.from_numpy(np.stack([pair[0] for pair in pairs])).flatten(0, 1)
-    regions = [[m["s"][0], m["e"][0], m["s"][1], m["e"][1]] for _, m, _ in pairs]
+    regions = [
+        [m["s"][0], m["e"][0], m["s"][1], m["e"][1], video] for video, (_, m, _) in enumerate(pairs)
+    ]
     return frames.float().div(255).permute(0, 4, 1, 2, 3), torch.tensor(regions).float()
 
 
@@ -141,9 +143,9 @@ def test_the_momentum_encoder_has_norms_of_its_own(model: tuple[Pal, X3D]) -> No
     take_step(objective, backbone)
     clips, regions = made_batch(3)
     objective(backbone, clips, regions)
-    together = objective._new_keys_ND
+    together = objective._new_keys[0]
     objective(backbone, clips[4:], regions[2:])
-    assert not torch.allclose(objective._new_keys_ND[0], together[2], atol=1e-3)
+    assert not torch.allclose(objective._new_keys[0][0], together[2], atol=1e-3)
     norm, leader = (net.blocks[0].norm for net in (objective.key_backbone, backbone))
     assert int(norm.num_batches_tracked) == int(leader.num_batches_tracked) == 3
     assert not torch.equal(norm.running_mean, leader.running_mean)
@@ -158,21 +160,21 @@ def test_a_query_is_the_region_of_the_first_video_and_a_key_that_of_the_second(
 ) -> None:
     objective, backbone = model
     clips, _ = made_batch(1)
-    regions = torch.tensor([[2.0, 2.0, 2.0, 3.0]])
+    regions = torch.tensor([[2.0, 2.0, 2.0, 3.0, 0.0]])
     backbone.eval()
     objective.train()  # else no key is kept for the queue
     objective.key_backbone.eval()
     objective(backbone, clips, regions)
     vectors = objective.predict(backbone, clips)  # the momentum encoder is still a copy
     key = vectors[0, 1, 1:3].mean(0)
-    torch.testing.assert_close(objective._new_keys_ND[0], key / key.norm(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(objective._new_keys[0][0], key / key.norm(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_queue_grows_by_what_training_saw(model: tuple[Pal, X3D]) -> None:
     objective, backbone = model
     assert float(take_step(objective, backbone)) == 0  # nothing to be told apart from yet
     assert int(objective.queue.num_enqueued) == 4
-    keys = objective._new_keys_ND
+    keys = objective._new_keys[0]
     torch.testing.assert_close(objective.queue.keys_QD[:4], keys)
     assert float(take_step(objective, backbone)) > 0
     objective.eval()
@@ -182,7 +184,7 @@ def test_the_queue_grows_by_what_training_saw(model: tuple[Pal, X3D]) -> None:
         predictions = objective.predict(backbone, made_batch(3)[0])
     assert predictions.shape == (3, 2, 4, 8)
     assert all(torch.equal(before[k], v) for k, v in objective.state_dict().items())
-    assert len(objective._new_keys_ND) == 4
+    assert len(objective._new_keys[0]) == 4
 
 
 def pal_sample(**meta: Any) -> ShardSample:
@@ -322,14 +324,21 @@ def test_a_run_says_that_nothing_is_held_out(tmp_path: Path) -> None:
     assert report.notes == (NOTHING_HELD_OUT,)
 
 
-def test_keys_of_the_batch_may_be_negatives_too() -> None:
+def test_negatives_are_keys_of_other_videos() -> None:
+    """The slow loop: own key first, then those of queue and batch, own video left out."""
     torch.manual_seed(0)
     settings = {"projection_dim": 8, "queue": 8, "num_clips": 4}
     objective = Pal(0, None, PalArguments(**settings, batch_negatives=True))
     backbone = X3D(0, X3DArguments(**TINY)).eval()  # type: ignore[arg-type]
     objective.bind(backbone)
-    objective.queue.enqueue(nn.functional.normalize(torch.randn(5, 8), dim=1))
-    clips, targets = made_batch(3)
+    in_queue = [7, 1, 8, 2, 1]
+    objective.queue.enqueue(
+        nn.functional.normalize(torch.randn(5, 8), dim=1), torch.tensor(in_queue)
+    )
+    clips, targets = made_batch(4)
+    videos = [0, 1, 2, 0]
+    targets[:, 4] = torch.tensor(videos)
+    objective.key_backbone.eval()
     queries, keys = (
         region_features(
             objective._encode(network, head, clips[view::2]),
@@ -341,8 +350,9 @@ def test_keys_of_the_batch_may_be_negatives_too() -> None:
         )
     )
     losses = []
-    for n in range(3):  # the slow loop: own key first, then queue, then the others of the batch
-        others = [keys[m] for m in range(3) if m != n]
-        rows = torch.stack([keys[n], *objective.queue.keys_QD[:5], *others])
+    for n, video in enumerate(videos):
+        others = [objective.queue.keys_QD[q] for q in range(5) if in_queue[q] != video]
+        others += [keys[m] for m in range(4) if videos[m] != video]
+        rows = torch.stack([keys[n], *others])
         losses.append(-(rows @ queries[n] / 0.07).log_softmax(0)[0])
     torch.testing.assert_close(objective(backbone, clips, targets), torch.stack(losses).mean())

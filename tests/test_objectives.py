@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from manifests import ShardError
 from synth import LabelTrack, ShardSample
 from train.backbones import X3D, X3DArguments
 from train.objectives import OBJECTIVES, average_precision, mean_average_precision
@@ -55,6 +56,14 @@ def test_clip_distribution_by_hand() -> None:
     # means: 2.25 / 5 and 1.25 / 5; background is left out, so 2.25 / 3.5 and 1.25 / 3.5
     np.testing.assert_allclose(clip_distribution(TRACK, 4), [0, 2.25 / 3.5, 0, 1.25 / 3.5])
     np.testing.assert_array_equal(clip_distribution(FROZEN, 4), np.zeros(4))
+
+
+def test_one_softmax_cannot_say_that_a_frame_has_two_classes() -> None:
+    meta = {"num_frames": 2, "class_ids": [0, 1], "weights": [[1, 1], [1, 0]], "kind": "annotated"}
+    both = ShardSample("00000000", {}, meta)
+    with pytest.raises(ShardError, match="choose objective 'frames', or loss 'bce'"):
+        OBJECTIVES["detection"](2).target(both)
+    np.testing.assert_array_equal(OBJECTIVES["detection"](2, "bce").target(both), [[1, 1], [1, 0]])
 
 
 def test_dense_weights_by_hand() -> None:

@@ -53,6 +53,12 @@ def test_subset_folders(tmp_path: Path) -> None:
     ]
 
 
+def test_the_tree_may_be_one_subset_itself(tmp_path: Path) -> None:
+    touch(tmp_path / "train", "run/a.mp4", "val/b.mp4")
+    listing = list_sources(tmp_path / "train")
+    assert [(e.label, e.subset) for e in listing.entries] == [("run", "train"), ("val", "train")]
+
+
 def test_subset_folders_without_classes(tmp_path: Path) -> None:
     touch(tmp_path, "train/a.mp4", "test/b.mp4")
     listing = list_sources(tmp_path)

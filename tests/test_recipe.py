@@ -307,8 +307,13 @@ def test_absent_or_unreadable_recipes_are_usage_errors(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"[synth]\nsubset = '\xff'\n")
     with pytest.raises(UsageError, match=r"latin\.toml"):
         read_recipe(tmp_path / "latin.toml")
+    (tmp_path / "sources.parquet").write_bytes(b"PAR1\xff")
+    with pytest.raises(UsageError, match=r"must be a text file, got .*sources\.parquet"):
+        read_recipe(tmp_path / "sources.parquet")
     with pytest.raises(UsageError, match=re.escape(str(tmp_path))):
         read_recipe(tmp_path)
+    with pytest.raises(UsageError, match=r"'demo-ssdet'; did you mean 'demo-ssdet\.toml'\?"):
+        read_recipe("demo-ssdet")
 
 
 def test_a_recipe_cannot_be_changed() -> None:

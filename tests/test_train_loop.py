@@ -359,6 +359,8 @@ def test_a_loss_that_explodes_is_said(shards: Path, tmp_path: Path) -> None:
         ({"backbone_arguments": {"size": "XL"}}, "size must be one of 'XS', 'S', 'M', 'L'"),
         ({"schedule": "step"}, "milestones belong to schedule 'step'"),
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
+        ({"momentum": -0.5}, r"momentum must be in \[0, 1\), got -0.5"),
+        ({"gamma": -2.0}, "gamma and std must be > 0"),
         ({"validation_fraction": 1.0}, r"validation_fraction must be in \[0, 1\), got 1.0"),
         ({"optimiser": "lamb"}, "optimiser must be one of 'sgd', 'adam', 'adamw', got 'lamb'"),
     ],

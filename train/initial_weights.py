@@ -16,6 +16,7 @@ from .checkpoint import WEIGHTS, read_model_record, torch_load
 
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model")  # dicts around a state dict
 PREFIXES = ("module.", "_orig_mod.")  # of torch's data-parallel and compiled modules
+MOST_NAMES = 12  # of weights in a sentence
 COUNTERS = ".num_batches_tracked"  # of batch norms; files of torch < 0.4 have none
 
 
@@ -127,11 +128,21 @@ def _shapes(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
 def _check_all_fit(
     found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], path: Path
 ) -> None:
-    names = sorted(found.keys() | wanted.keys())
-    wrong = [name for name in names if found.get(name) != wanted.get(name)]
-    if wrong:
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+    shared = found.keys() & wanted.keys()
+    wrong = {
+        "missing": wanted.keys() - found.keys(),
+        "unknown": found.keys() - wanted.keys(),
+        "of another shape": {name for name in shared if found[name] != wanted[name]},
+    }
+    lists = [f"{why}: {_say(sorted(names))}" for why, names in wrong.items() if names]
+    if lists:
         raise CheckpointError(
-            f"the weights of {str(path)!r} do not fit the backbone: missing, unknown or of another "
-            f"shape are {', '.join(wrong[:5])}{more}"
+            f"the weights of {str(path)!r} do not fit the backbone; {'; '.join(lists)}"
         )
+
+
+def _say(names: Sequence[str]) -> str:
+    """Return a list of names; of a long one, as another network's, the first few and the count."""
+    if len(names) <= MOST_NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[:5])} and {len(names) - 5} more"

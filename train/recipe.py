@@ -96,8 +96,10 @@ class TrainRecipe:
             _at_least(name, getattr(self, name), 1)
         for name in ("weight_decay", "warmup_steps", "max_grad_norm", "validate_every", "seed"):
             _at_least(name, getattr(self, name), 0)
-        if self.learning_rate <= 0 or min(self.std) <= 0:
-            raise ValueError("learning_rate and std must be > 0")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+        if min(self.learning_rate, self.gamma, *self.std) <= 0:
+            raise ValueError("learning_rate, gamma and std must be > 0")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(
                 f"validation_fraction must be in [0, 1), got {self.validation_fraction}"

@@ -1,7 +1,8 @@
 """Read a folder tree: `class/video.ext`, `subset/class/video.ext`, or videos without classes.
 
 - Top folders are subsets if every one that holds videos has such a name (`train`, `val`, `test`,
-  ...); the next folder is the class; deeper folders only group the files of a class.
+  ...); the next folder is the class; deeper folders only group the files of a class. A tree that
+  has such a name itself is that subset.
 - Videos directly in the tree (or in a subset) have no label, but then all of them have none.
 - `video_id` is the file's name without extension where that is unique in the tree; else its
   relative path without extension; else (`a/x.mp4` beside `a/x.avi`) its relative path.
@@ -47,7 +48,7 @@ def read_folder(
     paths = sorted(find_videos(source))
     if not paths:
         raise UsageError(f"the folder must hold videos, got none in {str(source)!r}")
-    split = _split(paths)
+    split = _split(paths, source)
     _check_labels(paths, [label for _, label in split], source)
     names, label_class = match_classes((label for _, label in split if label), classes)
     root = os.path.abspath(source)
@@ -58,13 +59,15 @@ def read_folder(
     return Listing(tuple(sorted(entries, key=lambda entry: entry.video_id)), names)
 
 
-def _split(paths: list[str]) -> list[tuple[str | None, str | None]]:
-    """Return (subset, label) of every relative path."""
+def _split(paths: list[str], source: Path) -> list[tuple[str | None, str | None]]:
+    """Return (subset, label) of every relative path below `source`."""
     parts = [path.split("/")[:-1] for path in paths]
     has_subsets = all(part and part[0].lower() in SUBSETS for part in parts)
     if has_subsets:
         return [(part[0], part[1] if len(part) > 1 else None) for part in parts]
-    return [(None, part[0] if part else None) for part in parts]
+    name = source.resolve().name
+    subset = name if name.lower() in SUBSETS else None
+    return [(subset, part[0] if part else None) for part in parts]
 
 
 def _check_labels(paths: list[str], labels: list[str | None], source: Path) -> None:

@@ -71,7 +71,13 @@ class Boundary(Objective):
         return super().accepts(sample) and boundary_class(sample) is not None
 
     def target(self, sample: ShardSample) -> np.ndarray:
-        """Return the boundary class as `(4,)`, one of them 1."""
+        """Return the boundary class as `(4,)`, one of them 1.
+
+        Raises:
+            ShardError: The sample has none, or what stands there is no boundary class.
+        """
+        if boundary_class(sample) is None:
+            raise ShardError(f"sample {sample.key} has no boundary_class")
         return boundary_target(sample)
 
     def forward(

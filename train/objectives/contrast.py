@@ -44,7 +44,7 @@ def info_nce(
     positives_ND: torch.Tensor,
     negatives_QD: torch.Tensor,
     temperature: float,
-    usable_Q: torch.Tensor | None = None,
+    usable_NQ: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return `-log(exp(q.k+ / t) / (exp(q.k+ / t) + sum_k- exp(q.k- / t)))`, averaged over queries.
 
@@ -53,15 +53,15 @@ def info_nce(
         positives_ND: The key `k+` of each query.
         negatives_QD: The keys `k-` that all queries are compared with.
         temperature: `t`.
-        usable_Q: bool, which negatives count, for all queries or `(N, Q)`; all of them if None.
+        usable_NQ: bool, which negatives count for which query; all of them if None.
 
     Source: MoCo (CVPR 2020), Eq. 1.
     """
     with torch.autocast(queries_ND.device.type, enabled=False):  # bfloat16 has 2 digits for q.k / t
         positive_N1 = (queries_ND * positives_ND).sum(1, keepdim=True)
         negative_NQ = queries_ND @ negatives_QD.T
-        if usable_Q is not None:
-            negative_NQ = negative_NQ.masked_fill(~usable_Q, -torch.inf)
+        if usable_NQ is not None:
+            negative_NQ = negative_NQ.masked_fill(~usable_NQ, -torch.inf)
         logits_NK = torch.cat([positive_N1, negative_NQ], 1) / temperature
         return -logits_NK.log_softmax(1)[:, 0].mean()
 
@@ -77,15 +77,18 @@ class KeyQueue(nn.Module):
 
     Attributes:
         keys_QD: float32 keys; zeros where none has been.
+        videos_Q: int64 number of the video that each key shows.
         num_enqueued: int64 scalar, keys so far, those that have left included.
     """
 
     keys_QD: torch.Tensor
+    videos_Q: torch.Tensor
     num_enqueued: torch.Tensor
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("keys_QD", torch.zeros(size, dim))
+        self.register_buffer("videos_Q", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("num_enqueued", torch.zeros((), dtype=torch.int64))
 
     @property
@@ -94,10 +97,11 @@ class KeyQueue(nn.Module):
         return torch.arange(len(self.keys_QD), device=self.keys_QD.device) < self.num_enqueued
 
     @torch.no_grad()
-    def enqueue(self, keys_ND: torch.Tensor) -> None:
+    def enqueue(self, keys_ND: torch.Tensor, videos_N: torch.Tensor) -> None:
         """Put at most `Q` keys in the places after the last ones, without waiting for a GPU."""
         places_N = torch.arange(len(keys_ND), device=keys_ND.device) + self.num_enqueued
         self.keys_QD.index_copy_(0, places_N % len(self.keys_QD), keys_ND)
+        self.videos_Q.index_copy_(0, places_N % len(self.keys_QD), videos_N)
         self.num_enqueued += len(keys_ND)
 
 

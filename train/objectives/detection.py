@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from manifests import ShardError
 from synth import LabelTrack, ShardSample
 
 from ..backbones import Backbone
@@ -95,8 +96,8 @@ class Detection(Objective):
         """Raise ValueError where the manifold variant has no map with all frames to work on."""
         if arguments.manifold and not backbone.stages:
             raise ValueError(
-                f"manifold needs a backbone whose stages keep all frames, but "
-                f"{backbone.__name__} pools time: choose another one, or leave manifold out"
+                f"manifold needs a backbone whose stages give maps of all frames, but "
+                f"{backbone.__name__} has none: choose x3d, or leave manifold out"
             )
         if arguments.manifold and compiled:
             raise ValueError("manifold changes another stage at every step: set compile = false")
@@ -106,8 +107,18 @@ class Detection(Objective):
         self.check_backbone(self.arguments, type(backbone))
 
     def target(self, sample: ShardSample) -> np.ndarray:
-        """Return the soft labels of all frames, `(num_outputs, T)`."""
-        return dense_weights(sample.track(), self.num_classes, self.with_background)
+        """Return the soft labels of all frames, `(num_outputs, T)`.
+
+        Raises:
+            ShardError: Frames may show several classes at once, which one softmax cannot say.
+        """
+        track = sample.track()
+        if self.with_background and not track.exclusive:
+            raise ShardError(
+                f"cross_entropy needs labels that share a frame's weight, but several classes may "
+                f"be on a frame of sample {sample.key}: choose objective 'frames', or loss 'bce'"
+            )
+        return dense_weights(track, self.num_classes, self.with_background)
 
     def forward(
         self, backbone: Backbone, clips_NCTHW: torch.Tensor, targets: torch.Tensor

@@ -52,7 +52,7 @@ class ClipHead(nn.Module):
 
     The projection has two layers with the features' width between them, as in MoCo v2. The
     convolutions have kernel 3 and zeros beyond both ends; ReLU stands between them and not after
-    the last, as in the projection: a cosine may then be negative. They start as the identity.
+    the last, as in the projection: a cosine may then be negative. Each starts as the identity.
 
     Args:
         feature_dim: Length of the backbone's feature vector.
@@ -92,9 +92,10 @@ class Pal(Objective):
 
     What the paper leaves open: a clip's vector has length 1 before the mean over the region, and
     the mean is scaled to length 1 again. Places of the queue that no key has filled yet do not
-    count. The norms of the momentum encoder use the statistics of the batch of keys and keep their
-    own running ones, as MoCo's do; running statistics of the query encoder do not fit weights that
-    lag behind it.
+    count, nor do keys of the query's own video: with several pairs per video and pass some are
+    there, and they are no wrong answers. The norms of the momentum encoder use the statistics of
+    the batch of keys and keep their own running ones, as MoCo's do; running statistics of the query
+    encoder do not fit weights that lag behind it.
     """
 
     losses = ("info_nce",)
@@ -133,7 +134,7 @@ class Pal(Objective):
     def target(self, sample: ShardSample) -> np.ndarray:
         """Return first and last clip of both regions, from 1, and a number for the action video.
 
-        `[s_query, e_query, s_key, e_key, video]`; the number only tells videos apart in the score.
+        `[s_query, e_query, s_key, e_key, video]`; the number only tells videos apart.
 
         Raises:
             ShardError: No such regions, or clips of another length.
@@ -161,14 +162,19 @@ class Pal(Objective):
         with torch.no_grad():
             keys_NJD = self._encode(self.key_backbone, self.key_head, clips_NCTHW[1::2])
             keys_ND = region_features(keys_NJD, targets[:, 2], targets[:, 3])
+        videos_N = targets[:, 4].long()
         if self.training:
-            self._new_keys_ND = keys_ND
-        negatives_QD, usable_Q = self.queue.keys_QD, self.queue.filled_Q
+            self._new_keys = keys_ND, videos_N
+        negatives_QD, others_Q = self.queue.keys_QD, self.queue.videos_Q
+        usable_Q = self.queue.filled_Q
         if self.arguments.batch_negatives:
-            others_NN = ~torch.eye(len(keys_ND), dtype=torch.bool, device=keys_ND.device)
-            usable_Q = torch.cat([usable_Q.expand(len(keys_ND), -1), others_NN], 1)
-            negatives_QD = torch.cat([negatives_QD, keys_ND])
-        return info_nce(queries_ND, keys_ND, negatives_QD, self.arguments.temperature, usable_Q)
+            negatives_QD, others_Q = (
+                torch.cat([negatives_QD, keys_ND]),
+                torch.cat([others_Q, videos_N]),
+            )
+            usable_Q = torch.cat([usable_Q, torch.ones_like(videos_N, dtype=torch.bool)])
+        usable_NQ = usable_Q & (videos_N[:, None] != others_Q)
+        return info_nce(queries_ND, keys_ND, negatives_QD, self.arguments.temperature, usable_NQ)
 
     def predict(self, backbone: Backbone, clips_NCTHW: torch.Tensor) -> torch.Tensor:
         """Return the unit vectors of all clips, `(N, 2, J, D)`: query, key.
@@ -189,7 +195,7 @@ class Pal(Objective):
         """Move the momentum encoder, and put the keys of all workers into the queue."""
         momentum_update(self.key_backbone, backbone, self.arguments.momentum)
         momentum_update(self.key_head, self.head, self.arguments.momentum)
-        self.queue.enqueue(gather(self._new_keys_ND))
+        self.queue.enqueue(*map(gather, self._new_keys))
 
     def _encode(
         self, backbone: Backbone, head: nn.Module, videos_NCTHW: torch.Tensor
