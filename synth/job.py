@@ -23,7 +23,7 @@ from manifests import Progress, SourceTable, SourceVideo, UsageError, write_atom
 
 from .codecs import ENCODERS, check_size
 from .plan_files import Plan, read_plan, read_plan_sources
-from .render import ShardReport, ShardTask, render_shard
+from .render import Rejected, ShardReport, ShardTask, check_row, render_shard
 from .shards import dump_json, read_done, read_record, shard_path
 
 MAX_ATTEMPTS = 3
@@ -100,6 +100,7 @@ def render_plan(
         tasks = _missing_shards(plan, table, out, codec, report, progress)
         if dry_run:
             for task in tasks:
+                _check_task(task, report)
                 progress.advance(len(task.rows))
             return report
         out.mkdir(parents=True, exist_ok=True)
@@ -135,6 +136,15 @@ def _missing_shards(
             codec,
             plan.digest,
         )
+
+
+def _check_task(task: ShardTask, report: RenderReport) -> None:
+    """Count the rows that could not be rendered, with the whole reason of each."""
+    for row in task.rows:
+        checked = check_row(row, task.videos, task.codec)
+        if isinstance(checked, Rejected):
+            report.rejected += 1
+            report.reasons[f"{checked.reason} (sample {row['sample_key']})"] += 1
 
 
 def _shard_videos(

@@ -342,9 +342,11 @@ def test_malformed_rows_are_rejected_with_the_reason(dataset: Path, tmp_path: Pa
     schema = pq.read_schema(dataset / "plan" / "plan.parquet")
     (tmp_path / "plan").mkdir()
     pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / "plan" / "plan.parquet")
-    report = render_plan(
-        tmp_path / "plan", tmp_path / "out", workers=0, sources=dataset / "sources.parquet"
-    )
+    sources = dataset / "sources.parquet"
+    dry = render_plan(tmp_path / "plan", tmp_path / "out", sources=sources, dry_run=True)
+    assert (dry.rendered, dry.rejected) == (0, 2)
+    assert all(any(row["sample_key"] in why for why in dry.reasons) for row in rows[:2])
+    report = render_plan(tmp_path / "plan", tmp_path / "out", workers=0, sources=sources)
     assert (report.rendered, report.rejected) == (1, 2)
     assert all(reason.startswith("invalid plan row") for reason in report.reasons)
 
@@ -458,7 +460,7 @@ def test_a_negative_number_of_workers_is_refused(dataset: Path, tmp_path: Path) 
 
 def test_dry_run_writes_nothing(dataset: Path, tmp_path: Path) -> None:
     report = render_plan(dataset / "plan", tmp_path / "out", dry_run=True)
-    assert (report.num_shards, report.done_before) == (3, 0)
+    assert (report.num_shards, report.done_before, report.rejected) == (3, 0, 0)
     assert not (tmp_path / "out").exists()
 
 

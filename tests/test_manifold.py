@@ -254,6 +254,9 @@ def test_wrong_use_is_one_sentence(
     for arguments, changes, message in cases:
         with pytest.raises(UsageError, match=message):
             train_model(write_recipe(tmp_path, arguments, **changes), shards, tmp_path / "run")
+    recipe = write_recipe(tmp_path, both, batch_size=2)
+    with pytest.raises(UsageError, match="batch_size must be >= 2, got 1 in each of 2 workers"):
+        train_model(recipe, shards, tmp_path / "run", workers=2)
     short = write_moving_shards(tmp_path / "short", 12, num_frames=3)
     with pytest.raises(UsageError, match="samples of at least 4 frames, got 3"):
         train_model(write_recipe(tmp_path, both), short, tmp_path / "run")

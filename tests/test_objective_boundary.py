@@ -12,6 +12,7 @@ from made_runs import SMALL_X3D, check_shards, step_losses, train_small
 from made_shards import write_moving_shards, write_pasted_pairs
 
 from manifests import ShardError, UsageError
+from synth import BOUNDARY_CLASSES
 from train import load_run
 from train.backbones import X3D, X3DArguments
 from train.objectives.boundary import Boundary, boundary_target
@@ -79,7 +80,9 @@ def test_it_trains(tmp_path: Path) -> None:
     report = train_small(tmp_path, "boundary", shards)
     assert report.finished
     assert {"accuracy", "accuracy_chance"} <= report.scores.keys()
-    assert load_run(tmp_path / "run").record["num_outputs"] == 4
+    record = load_run(tmp_path / "run").record
+    assert record["num_outputs"] == 4
+    assert record["classes"] == list(BOUNDARY_CLASSES)  # so that no other objective takes the head
 
 
 @pytest.mark.slow

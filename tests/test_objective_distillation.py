@@ -163,6 +163,13 @@ def test_wrong_use_is_said(shards: Path, teachers: list[Path], tmp_path: Path) -
     assert not (tmp_path / "run").exists()
 
 
+def test_a_teacher_may_spell_out_defaults_and_drop_other_shares(
+    shards: Path, teachers: list[Path], tmp_path: Path
+) -> None:
+    spelt_out = {**SMALL_X3D, "bottleneck_factor": 2.25, "dropout": 0.3}
+    train_small(tmp_path, "distillation", shards, teachers, backbone_arguments=spelt_out, steps=1)
+
+
 @pytest.mark.slow
 def test_a_resumed_run_is_bit_identical(shards: Path, teachers: list[Path], tmp_path: Path) -> None:
     recipe = write_small_recipe(tmp_path, "distillation")

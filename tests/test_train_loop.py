@@ -337,6 +337,10 @@ def test_clips_too_small_for_the_backbone_are_said_before_anything_is_written(
     recipe = write_recipe(tmp_path, backbone="i3d", backbone_arguments={"width": 0.125})
     with pytest.raises(UsageError, match="'i3d' takes clips of at least 8 frames of 32x32, got 4"):
         train_model(recipe, shards, tmp_path / "run")
+    flow = {"width": 0.125, "in_channels": 2}
+    recipe = write_recipe(tmp_path, backbone="i3d", backbone_arguments=flow)
+    with pytest.raises(UsageError, match="shards have 3 channels, but in_channels is 2"):
+        train_model(recipe, shards, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -20,10 +20,10 @@ MOST_NAMES = 12  # of weights in a sentence
 COUNTERS = ".num_batches_tracked"  # of batch norms; files of torch < 0.4 have none
 
 
-def load_initial_weights(backbone: Backbone, path: Path | str, classes: Sequence[str]) -> list[str]:
+def load_initial_weights(backbone: Backbone, path: Path | str, outputs: Sequence[str]) -> list[str]:
     """Start `backbone` from the weights of a file or of another run.
 
-    The class layer is left random if it has another size, or belongs to a run with other classes;
+    The class layer is left random if it has another size, or belongs to a run with other outputs;
     every other weight must be there, with its shape.
 
     Args:
@@ -31,7 +31,7 @@ def load_initial_weights(backbone: Backbone, path: Path | str, classes: Sequence
         path: A `.safetensors` file, a file of torch.save (`.pyth`, `.pt`, `.pth`, `.pth.tar`), or a
             run folder. The public checkpoints load as they are: X3D of PyTorchVideo and of SSDet,
             I3D of piergiaj, TSM of mit-han-lab, 3D-ResNet of kenshohara.
-        classes: The classes of the training to come.
+        outputs: What the class scores of the training to come stand for.
 
     Returns:
         Sentences about what was not taken over, or was changed.
@@ -40,11 +40,11 @@ def load_initial_weights(backbone: Backbone, path: Path | str, classes: Sequence
         CheckpointError: The file cannot be read, or weights are missing, unknown or misshapen.
     """
     path = Path(path)
-    of_other_classes = path.is_dir() and read_model_record(path)["classes"] != list(classes)
+    of_other_outputs = path.is_dir() and read_model_record(path)["classes"] != list(outputs)
     found, notes = backbone.from_public(read_weights(path / WEIGHTS if path.is_dir() else path))
     wanted = backbone.state_dict()
     theirs, ours = (_class_layer(weights, backbone) for weights in (found, wanted))
-    if of_other_classes or _shapes(theirs) != _shapes(ours):
+    if of_other_outputs or _shapes(theirs) != _shapes(ours):
         found = {name: weight for name, weight in found.items() if name not in theirs} | ours
         notes += _class_layer_notes(theirs, ours, path)
     found = {k: v for k, v in wanted.items() if k.endswith(COUNTERS)} | found

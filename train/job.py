@@ -1,13 +1,14 @@
 """What a training depends on, checked before its first side effect."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from manifests import CheckpointError, UsageError
+from manifests import CheckpointError, UsageError, build_record
 from synth import ShardDataset, read_dataset
 
 from .backbones import BACKBONES
@@ -16,6 +17,7 @@ from .loader import SampleTable, sample_table, split_by_video
 from .objectives import OBJECTIVES
 from .recipe import TrainRecipe, objective_arguments, read_train_recipe
 
+RGB = 3
 NOTHING_HELD_OUT = (
     "nothing is held out: no sample has all its videos among the held-out ones; a larger "
     "validation_fraction may help"
@@ -165,6 +167,11 @@ def check_clips(recipe: TrainRecipe, shape: Sequence[int], path: Path | str) -> 
             f"the objective's settings need samples of at least {min_frames} frames, got "
             f"{shape[-4]} (recipe {str(path)!r}, [train.objective_arguments])"
         )
+    if recipe.backbone_arguments.get("in_channels", RGB) != RGB:
+        raise UsageError(
+            f"the frames of shards have {RGB} channels, but in_channels is "
+            f"{recipe.backbone_arguments['in_channels']} (recipe {str(path)!r})"
+        )
     least = BACKBONES[recipe.backbone].smallest_clip
     clip = (shape[-4] // num_clips, *shape[-3:-1])
     if any(size < smallest for size, smallest in zip(clip, least, strict=True)):
@@ -197,8 +204,14 @@ def load_teachers(
             f"{' (' + ', then '.join(roles) + ')' if roles else ''}, got {len(teachers)}"
         )
     models = [load_run(run, device) for run in teachers]
-    ours: dict[str, Any] = {"backbone": recipe.backbone, "arguments": recipe.backbone_arguments}
-    ours |= {"mean": list(recipe.mean), "std": list(recipe.std)}
+    ours = _what_features_depend_on(
+        {
+            "backbone": recipe.backbone,
+            "arguments": recipe.backbone_arguments,
+            "mean": list(recipe.mean),
+            "std": list(recipe.std),
+        }
+    )
     for model, run, (role, objectives) in zip(models, teachers, roles.items(), strict=True):
         if model.record.get("objective") not in objectives:
             raise CheckpointError(
@@ -206,13 +219,22 @@ def load_teachers(
                 f"{' or '.join(map(repr, objectives))}, but {str(run)!r} is one of "
                 f"{model.record.get('objective')!r}"
             )
+        theirs = _what_features_depend_on(model.record)
         for name, value in ours.items():
-            if model.record[name] != value:
+            if theirs[name] != value:
                 raise CheckpointError(
                     f"a teacher must have the {name} of the recipe, {value!r}, but {str(run)!r} "
-                    f"has {model.record[name]!r}"
+                    f"has {theirs[name]!r}"
                 )
     return models
+
+
+def _what_features_depend_on(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return backbone, its arguments with the defaults filled in, and normalisation; no dropout."""
+    arguments = BACKBONES[record["backbone"]].Arguments
+    resolved = build_record(arguments, record["arguments"], "train.backbone_arguments", "recipe")
+    shape = {k: v for k, v in dataclasses.asdict(resolved).items() if k != "dropout"}
+    return {name: record[name] for name in ("backbone", "mean", "std")} | {"arguments": shape}
 
 
 def choose_device(recipe: TrainRecipe, device: str | None, workers: int) -> torch.device:
@@ -232,6 +254,11 @@ def choose_device(recipe: TrainRecipe, device: str | None, workers: int) -> torc
         raise UsageError(
             f"workers must be >= 1 and divide batch_size, got {workers} for {recipe.batch_size}"
         )
+    try:
+        arguments = objective_arguments(recipe, "recipe")
+        OBJECTIVES[recipe.objective].check(arguments, recipe.batch_size // workers)
+    except ValueError as err:
+        raise UsageError(f"{err} in each of {workers} workers") from err
     if name.startswith("cuda") and workers > torch.cuda.device_count():
         raise UsageError(
             f"there must be a GPU for each worker, got {workers} workers for "

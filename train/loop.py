@@ -128,17 +128,25 @@ class Training:
             recipe.backbone, recipe.backbone_arguments, self.objective.num_outputs
         )
         if self.job.init is not None:
-            self.notes += load_initial_weights(self.backbone, self.job.init, classes)
+            outputs = self.objective.output_names(classes)
+            self.notes += load_initial_weights(self.backbone, self.job.init, outputs)
         teachers = load_teachers(recipe, self.job.teachers, self.device)
         self.objective.bind(self.backbone, [model.backbone for model in teachers])
         for module in (self.objective, self.backbone):
             channels_last(module.to(self.device))
         self.parameters = [*self.backbone.parameters(), *self.objective.parameters()]
         if recipe.compile and self.device.type == "cuda":
-            self.backbone.compile()
+            self._compile()
         self._autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=uses_bf16(recipe, self.device)
         )
+
+    def _compile(self) -> None:
+        """Compile all networks: called as a whole, or for their features alone."""
+        networks = [m for m in self.objective.modules() if isinstance(m, Backbone)]
+        for network in (self.backbone, *networks):
+            network.compile()
+            network.features = torch.compile(network.features)  # type: ignore[method-assign]
 
     # -- the loop's verbs ------------------------------------------------------------------------
 

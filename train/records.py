@@ -59,7 +59,7 @@ def model_record(
         "objective": recipe.objective,
         "objective_arguments": recipe.objective_arguments,
         "loss": objective.loss,
-        "classes": list(job.dataset.classes),
+        "classes": objective.output_names(job.dataset.classes),
         "frames": num_frames // objective.num_clips,
         "height": height,
         "width": width,

@@ -5,6 +5,7 @@ Source: BSP (Xu et al., "Boundary-sensitive Pre-training for Temporal Localizati
 the cross-entropy.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,10 @@ class Boundary(Objective):
     def __init__(self, num_classes: int, loss: str | None = None, arguments: Any = None) -> None:
         super().__init__(num_classes, loss, arguments)
         self.num_outputs = len(BOUNDARY_CLASSES)
+
+    def output_names(self, classes: Sequence[str]) -> list[str]:
+        """Return the names of the four boundary classes."""
+        return list(BOUNDARY_CLASSES)
 
     @classmethod
     def accepts(cls, sample: ShardSample) -> bool:

@@ -5,6 +5,7 @@ classifying what it is: `y[t] = exp(-(t - mu)^2 / (2 tau))`, smooth-L1.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,10 @@ class BoundaryRegression(Objective):
     def __init__(self, num_classes: int, loss: str | None = None, arguments: Any = None) -> None:
         super().__init__(num_classes, loss, arguments)
         self.num_outputs = 1
+
+    def output_names(self, classes: Sequence[str]) -> list[str]:
+        """Return the name of the only output."""
+        return ["change"]
 
     @classmethod
     def accepts(cls, sample: ShardSample) -> bool:

@@ -84,6 +84,10 @@ class Objective(nn.Module, ABC):
             compiled: Whether it will be compiled.
         """
 
+    def output_names(self, classes: Sequence[str]) -> list[str]:
+        """Return what the class scores of the network stand for; background is left out."""
+        return list(classes)
+
     def bind(self, backbone: Backbone, teachers: Sequence[Backbone] = ()) -> None:
         """Build what depends on the network: called once, after it got its initial weights.
 

@@ -109,6 +109,10 @@ class Pal(Objective):
         super().__init__(num_classes, loss, arguments)
         self.num_clips = self.arguments.num_clips
 
+    def output_names(self, classes: Sequence[str]) -> list[str]:
+        """Return nothing: the network has no class layer."""
+        return []
+
     @classmethod
     def accepts(cls, sample: ShardSample) -> bool:
         """Return whether a sample is a pair of the right kind."""

@@ -69,6 +69,10 @@ class TwoHead(Objective):
         super().__init__(num_classes, loss, arguments)
         self.num_outputs = num_classes + len(BOUNDARY_CLASSES)
 
+    def output_names(self, classes: Sequence[str]) -> list[str]:
+        """Return the classes, then the four boundary classes."""
+        return [*classes, *BOUNDARY_CLASSES]
+
     @classmethod
     def suffices(cls, samples: Sequence[ShardSample]) -> bool:
         """Return whether any kind of sample has a boundary class."""
