@@ -53,7 +53,7 @@ PRETEXTS = (
     Pretext("demo-tac", "accuracy", "accuracy, 8 classes"),
     Pretext("demo-ssdet", "frame_map", "mAP per frame", "4 x chance"),
     Pretext("demo-bsp", "accuracy", "accuracy, 4 boundaries", 0.6),
-    Pretext("demo-bsp-regression", "change_point_error", "error of the change, frames"),
+    Pretext("demo-bsp-regression", "change_ap", "AP of having a change"),
     Pretext("demo-bsp-classification", "accuracy", "accuracy, 8 classes"),
     Pretext("demo-bsp-two-head", "boundary_accuracy", "accuracy, 4 boundaries"),
     Pretext(
