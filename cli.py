@@ -129,6 +129,17 @@ def reasons(counts: dict[str, int]) -> list[str]:
     return [f"  {count:,} x {why}" for why, count in sorted(counts.items(), key=lambda x: -x[1])]
 
 
+def show_stored(report: Any, store: Path, unit: str, is_json: bool) -> None:
+    """Print what a store got, and end with status 1 if videos are missing from it."""
+    lines = [
+        f"{store}: {report.num_snippets:,} {unit} of {report.num_videos:,} videos, "
+        f"{report.num_extracted:,} computed now in {report.seconds:.1f} s",
+        *(f"  rejected {video_id}: {why}" for video_id, why in report.rejected[:10]),
+    ]
+    show(report, lines, is_json)
+    finish(report.ok, f"{len(report.rejected):,} of {report.num_videos:,} videos were rejected")
+
+
 @click.group(cls=Door)
 @click.version_option(package_name="seamline")
 def synth() -> None:
@@ -462,13 +473,7 @@ def extract(
         workers=workers,
         max_rejected=max_rejected,
     )
-    lines = [
-        f"{store}: {report.num_snippets:,} snippets of {report.num_videos:,} videos, "
-        f"{report.num_extracted:,} computed now in {report.seconds:.1f} s",
-        *(f"  rejected {video_id}: {why}" for video_id, why in report.rejected[:10]),
-    ]
-    show(report, lines, is_json)
-    finish(report.ok, f"{len(report.rejected):,} of {report.num_videos:,} videos were rejected")
+    show_stored(report, store, "snippets", is_json)
 
 
 @features.command(
@@ -519,13 +524,7 @@ def predict(
         workers=workers,
         max_rejected=max_rejected,
     )
-    lines = [
-        f"{store}: {report.num_snippets:,} frames of {report.num_videos:,} videos, "
-        f"{report.num_extracted:,} scored now in {report.seconds:.1f} s",
-        *(f"  rejected {video_id}: {why}" for video_id, why in report.rejected[:10]),
-    ]
-    show(report, lines, is_json)
-    finish(report.ok, f"{len(report.rejected):,} of {report.num_videos:,} videos were rejected")
+    show_stored(report, store, "frames", is_json)
 
 
 def rate(text: str) -> Fraction:

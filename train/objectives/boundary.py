@@ -9,14 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from manifests import ShardError
 from synth import BOUNDARY_CLASSES, ShardSample
 
-from ..backbones import Backbone
-from .classification import soft_cross_entropy
-from .objective import Objective
+from .classification import Classification
 from .scores import accuracy_scores
 
 
@@ -55,10 +52,9 @@ def boundary_scores(predictions_N4: np.ndarray, targets_N4: np.ndarray) -> dict[
     return scores
 
 
-class Boundary(Objective):
-    """Cross-entropy of the clip's four scores: diff-class, same-class, diff-speed, same-speed."""
+class Boundary(Classification):
+    """Classification of the clip into four: diff-class, same-class, diff-speed, same-speed."""
 
-    losses = ("cross_entropy",)
     reads_classes = False
     wants = "samples with a boundary class (kind 'boundary')"
 
@@ -84,16 +80,6 @@ class Boundary(Objective):
         if boundary_class(sample) is None:
             raise ShardError(f"sample {sample.key} has no boundary_class")
         return boundary_target(sample)
-
-    def forward(
-        self, backbone: Backbone, clips_NCTHW: torch.Tensor, targets: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the cross-entropy of the clips' scores."""
-        return soft_cross_entropy(backbone(clips_NCTHW), targets)
-
-    def predict(self, backbone: Backbone, clips_NCTHW: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities of the boundary classes, `(N, 4)`."""
-        return backbone(clips_NCTHW).float().softmax(1)
 
     def score(self, predictions: np.ndarray, targets: np.ndarray) -> dict[str, float]:
         """Return the accuracy over all classes, its chance, and the accuracy of each class."""
