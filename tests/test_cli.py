@@ -149,7 +149,15 @@ def test_plan_says_what_it_drew_and_left_out(made: Path, tmp_path: Path) -> None
     for op in ("diff_class", "same_class", "diff_speed", "same_speed"):
         assert f" x {op}\n" in result.stdout
     assert "  100 x boundary\n" in result.stdout
-    assert "2 videos alone in a class: none in same_class" in result.stdout
+    assert "2 videos are the only one of their class" in result.stdout
+    assert "held another plan" not in result.stdout
+    recipe = write_recipe(tmp_path, NEW_KINDS.replace("crop", "samples_per_video = 2\ncrop"))
+    result = run(cli.synth, "plan", recipe, tmp_path / "few.parquet", "-o", tmp_path / "plan")
+    assert "plan held another plan, which this one replaces\n" in result.stdout
+    for command in ("status", "verify"):
+        result = run(cli.synth, command, tmp_path / "plan")
+        assert result.exit_code == 2
+        assert "holds a plan, not shards" in result.stderr
 
 
 @pytest.mark.parametrize(
