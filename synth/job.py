@@ -23,7 +23,8 @@ from manifests import Progress, SourceTable, SourceVideo, UsageError, write_atom
 
 from .codecs import ENCODERS, check_size
 from .plan_files import Plan, read_plan, read_plan_sources
-from .render import Rejected, ShardReport, ShardTask, check_row, render_shard
+from .planned import Rejected, check_row
+from .render import ShardReport, ShardTask, render_shard
 from .shards import dump_json, read_done, read_record, shard_path
 
 MAX_ATTEMPTS = 3

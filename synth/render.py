@@ -6,7 +6,6 @@ and the shard still completes. The bytes depend on the rows and the codec alone.
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,110 +18,15 @@ import numpy as np
 
 from manifests import SourceVideo, VideoError, atomic_writer, write_atomic
 
-from .augment import Augment, augment_frame
-from .codecs import ENCODERS, EXTENSIONS, check_size
-from .frames import frame_batches
-from .labels import LabelTrack, constant_track
+from .clip_reader import ClipReader
+from .codecs import ENCODERS, EXTENSIONS
 from .plan import Row
+from .planned import PlannedSample, Rejected, check_row
 from .shards import TarWriter, dump_json, shard_path, write_index
-from .tree import (
-    LARGEST_SAMPLE,
-    LabelledSize,
-    Tree,
-    clips_of,
-    describe_sample,
-    evaluate_frames,
-    evaluate_labels,
-)
-from .views import Scratch, View, apply_view, check_crop, resized_size
+from .tree import clips_of, describe_sample, evaluate_frames
 
 VIEWS_BUDGET = 192 * 2**20  # bytes of views held while their rows wait
 PACKAGES = ("av", "decord", "numpy", "opencv-python-headless", "simplejpeg")
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedSource:
-    """One source of a row: `num_frames` frames of a video from `start_frame`, seen through a view.
-
-    The `k`-th is presentation frame `start_frame + k * frame_stride`; `augment` follows the view.
-    """
-
-    video: SourceVideo
-    label_id: int | None
-    start_frame: int
-    frame_stride: int
-    num_frames: int
-    view: View
-    augment: Augment | None = None
-
-    def __post_init__(self) -> None:
-        if min(self.num_frames, self.frame_stride) < 1 or self.start_frame < 0:
-            raise ValueError(
-                f"a source needs num_frames and frame_stride >= 1 and start_frame >= 0, got "
-                f"{self.num_frames}, {self.frame_stride} and {self.start_frame}"
-            )
-        if self.label_id is not None and self.label_id < 0:
-            raise ValueError(f"label_id must be >= 0, got {self.label_id}")
-        height, width = resized_size(self.video.height, self.video.width, self.view.short_side)
-        check_crop(self.view, height, width)
-        if self.indices[-1] >= self.video.num_frames:
-            raise ValueError(
-                f"frame {self.indices[-1]} is beyond the end of video {self.video.video_id!r} "
-                f"({self.video.num_frames} frames)"
-            )
-
-    @property
-    def indices(self) -> range:
-        """The presentation frames that are shown."""
-        step = self.frame_stride
-        return range(self.start_frame, self.start_frame + self.num_frames * step, step)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the clip."""
-        shown = self.augment or self.view
-        return shown.height, shown.width
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the clip."""
-        height, width = self.size
-        return self.num_frames * height * width * 3
-
-    @property
-    def labelled_size(self) -> LabelledSize:
-        """What is known of the clip without its pixels."""
-        return LabelledSize(constant_track(self.label_id, self.num_frames), *self.size)
-
-    def cut(self, frame_HWC: np.ndarray, out: np.ndarray, scratch: Scratch) -> None:
-        """Write what the source shows of a frame into `out`."""
-        if self.augment is None:
-            apply_view(frame_HWC, self.view, out, scratch)
-        else:
-            augment_frame(apply_view(frame_HWC, self.view, None, scratch), self.augment, out)
-
-
-@dataclass(frozen=True)
-class PlannedSample:
-    """A plan row, checked: everything that rendering relies on holds."""
-
-    row: Row
-    tree: Tree
-    sources: tuple[PlannedSource, ...]
-    track: LabelTrack
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the source clips."""
-        return sum(source.num_bytes for source in self.sources)
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A planned sample that cannot be rendered, and why."""
-
-    row: Row
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -179,118 +83,6 @@ class ShardReport:
 def tool_versions() -> dict[str, str]:
     """Return the versions of the packages that decide the bytes."""
     return {package: version(package) for package in PACKAGES}
-
-
-def check_row(row: Row, videos: Mapping[str, SourceVideo], codec: str) -> PlannedSample | Rejected:
-    """Check a plan row against its videos and the codec; the row may come from anywhere."""
-    try:
-        tree = json.loads(row["tree"])
-        sources = tuple(_check_source(source, videos) for source in row["sources"])
-        if sum(source.num_bytes for source in sources) > LARGEST_SAMPLE:
-            raise ValueError(f"the sources of a sample must fit in {LARGEST_SAMPLE} bytes")
-        size = evaluate_labels(tree, [source.labelled_size for source in sources])
-        if not size.track.exclusive and row["kind"] != "annotated":
-            raise ValueError(
-                f"op 'annotate' makes samples of kind 'annotated', got {row['kind']!r}"
-            )
-        check_size(codec, size.track.num_frames, size.height, size.width)
-        dump_json(tree)  # ValueError for NaN and infinity, wherever they stand: JSON has neither
-    except (ValueError, KeyError, TypeError, RecursionError) as err:
-        return Rejected(row, f"invalid plan row: {err}")
-    return PlannedSample(row, tree, sources, size.track)
-
-
-def _check_source(source: Row, videos: Mapping[str, SourceVideo]) -> PlannedSource:
-    video = videos[source["video_id"]]
-    if video.status != "ok":
-        raise ValueError(f"video {video.video_id!r} is rejected: {video.reason}")
-    return PlannedSource(
-        video,
-        source["label_id"],
-        source["start_frame"],
-        source["frame_stride"],
-        source["num_frames"],
-        View(**_whole_struct(source, "view")),
-        None if source.get("augment") is None else Augment(**_whole_struct(source, "augment")),
-    )
-
-
-def _whole_struct(source: Row, name: str) -> dict[str, Any]:
-    """Return a struct of a source; ValueError if a number is missing in it."""
-    struct = source[name] or {}
-    missing = [number for number, value in struct.items() if value is None]
-    if not struct or missing:
-        raise ValueError(f"{name} must have all its numbers, but lacks {missing or 'all'}")
-    return struct
-
-
-Use = tuple[int, int]  # row position in the shard, position among the row's sources
-
-
-class ClipReader:
-    """Cut the source clips of consecutive rows, decoding each video once for all coming rows."""
-
-    def __init__(self, samples: Sequence[PlannedSample | Rejected], budget: int) -> None:
-        self._samples = samples
-        self._budget = budget
-        self._clips: dict[Use, np.ndarray] = {}
-        self._failed: dict[str, str] = {}
-        self._scratch = Scratch()
-        self.num_decodes = 0
-
-    def read(self, position: int) -> list[np.ndarray]:
-        """Return the source clips of the row at `position`; rows must be asked for in order.
-
-        Raises:
-            VideoError: A source of this row cannot be decoded.
-        """
-        sample = self._samples[position]
-        assert isinstance(sample, PlannedSample)
-        for slot, source in enumerate(sample.sources):
-            if source.video.video_id in self._failed:
-                break
-            if (position, slot) not in self._clips:
-                self._decode(source.video, position)
-        clips = [self._clips.pop((position, slot), None) for slot in range(len(sample.sources))]
-        for source in sample.sources:
-            if source.video.video_id in self._failed:
-                raise VideoError(source.video.path, self._failed[source.video.video_id])
-        return [clip for clip in clips if clip is not None]
-
-    def _decode(self, video: SourceVideo, position: int) -> None:
-        """Cut every view of `video` that the coming rows show, in one decoding pass."""
-        wanted: dict[int, list[tuple[np.ndarray, PlannedSource]]] = {}
-        uses = []
-        for use, source in self._coming_uses(video, position):
-            clip = self._clips[use] = np.empty((source.num_frames, *source.size, 3), np.uint8)
-            uses.append(use)
-            for k, index in enumerate(source.indices):
-                wanted.setdefault(index, []).append((clip[k], source))
-        self.num_decodes += 1
-        try:
-            for indices, frames in frame_batches(video, np.array(sorted(wanted), np.int64)):
-                for index, frame_HWC in zip(indices.tolist(), frames, strict=True):
-                    for slot, source in wanted[index]:
-                        source.cut(frame_HWC, slot, self._scratch)
-        except (VideoError, ValueError) as err:
-            self._failed[video.video_id] = err.reason if isinstance(err, VideoError) else str(err)
-            for use in uses:
-                del self._clips[use]
-
-    def _coming_uses(
-        self, video: SourceVideo, position: int
-    ) -> Iterator[tuple[Use, PlannedSource]]:
-        held = 0
-        for later in range(position, len(self._samples)):
-            sample = self._samples[later]
-            if isinstance(sample, Rejected):
-                continue
-            held += sample.num_bytes
-            if held > self._budget and later > position:
-                return
-            for slot, source in enumerate(sample.sources):
-                if source.video.video_id == video.video_id:
-                    yield (later, slot), source
 
 
 def render_samples(

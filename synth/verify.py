@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from manifests import Progress, ShardError, SourceTable, UsageError
 
 from .plan_files import Plan, file_digest, read_plan, read_plan_sources
-from .render import Rejected, render_samples, sample_meta
+from .planned import Rejected
+from .render import render_samples, sample_meta
 from .shards import (
     INDEX_SCHEMA,
     dump_json,

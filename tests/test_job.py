@@ -23,12 +23,13 @@ from made_shards import file_digest
 from made_videos import MadeVideos, flip_bytes
 
 from manifests import UsageError
-from synth import ShardSample, constant_track, read_dataset, read_frames, read_sample
+from synth import ShardSample, clip_reader, constant_track, read_dataset, read_frames, read_sample
 from synth import render as render_module
 from synth.job import render_plan
 from synth.plan_files import read_plan, read_plan_sources, write_plan
+from synth.planned import Rejected
 from synth.recipe import CLIP_KINDS, PAIR_KINDS
-from synth.render import Rejected, render_samples
+from synth.render import render_samples
 from synth.shards import TarWriter, dump_json, read_record, shard_path, write_index
 from synth.verify import read_status, verify_output
 from synth.views import View, apply_view
@@ -81,13 +82,13 @@ def test_a_clip_sample_shows_exactly_the_planned_frames(dataset: Path) -> None:
 
 def test_videos_are_decoded_once_per_group(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    original = render_module.frame_batches
+    original = clip_reader.frame_batches
 
     def counting(video, indices, batch=16):
         opened.append(video.video_id)
         return original(video, indices, batch)
 
-    monkeypatch.setattr(render_module, "frame_batches", counting)
+    monkeypatch.setattr(clip_reader, "frame_batches", counting)
     plan = read_plan(dataset / "plan")
     table = read_plan_sources(plan, None)
     for _, rows in plan.shards():

@@ -16,8 +16,9 @@ from made_videos import MadeVideos
 from manifests import read_sources
 from manifests.tables import write_sources
 from synth.plan import Row
+from synth.planned import PlannedSample, check_row
 from synth.recipe import PalRecipe, Recipe, read_recipe
-from synth.render import PlannedSample, check_row, sample_meta
+from synth.render import sample_meta
 
 NUM_CLIPS, CLIP_LEN = 8, 8
 PAL = {"kinds": "{pal = 1}", "frames": 64, "crop": 32, "short_side": "[40, 48]"}

@@ -19,7 +19,7 @@ from synth.plan_files import (
     read_plan,
     read_plan_sources,
 )
-from synth.render import PlannedSample, Rejected, check_row
+from synth.planned import PlannedSample, Rejected, check_row
 
 VIEW = {"short_side": 48, "x": 0, "y": 0, "width": 32, "height": 32, "flip": False}
 SOURCE = {
