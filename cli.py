@@ -256,6 +256,13 @@ def plan(
 @click.option("--workers", type=int, help="Processes (default: all cores; 0: here, without Ray).")
 @click.option("--address", help="Join a running Ray cluster, for example 'auto'.")
 @click.option("--dry-run", is_flag=True, help="Check everything and count; render nothing.")
+@click.option(
+    "--decode-seconds",
+    type=float,
+    default=600.0,
+    show_default=True,
+    help="Stop a decoder that needs longer for a video, and reject the video.",
+)
 @max_rejected
 @as_json
 def render(
@@ -266,6 +273,7 @@ def render(
     workers: int | None,
     address: str | None,
     dry_run: bool,
+    decode_seconds: float,
     max_rejected: float,
     is_json: bool,
 ) -> None:
@@ -273,7 +281,14 @@ def render(
     from synth import render_plan
 
     report = render_plan(
-        plan, out, sources=sources, codec=codec, workers=workers, address=address, dry_run=dry_run
+        plan,
+        out,
+        sources=sources,
+        codec=codec,
+        workers=workers,
+        address=address,
+        dry_run=dry_run,
+        decode_seconds=decode_seconds,
     )
     missing = report.num_shards - report.done_before if dry_run else len(report.failed)
     lines = [

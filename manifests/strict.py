@@ -10,7 +10,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from .errors import VideoError
+from .errors import UsageError, VideoError
 
 # Formats that hold one video in one file; playlists and stills are not among them.
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mxf"
@@ -64,6 +64,7 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
 
     Raises:
         VideoError: It cannot be opened.
+        UsageError: This machine lacks the package that speaks the URL's protocol.
     """
     with ExitStack() as stack:
         try:
@@ -75,6 +76,8 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
             raise VideoError(path, "no such file") from err
         except OSError as err:
             raise VideoError(path, f"cannot be opened ({first_line(err)})") from err
+        except ImportError as err:  # the machine lacks something, the video is not to blame
+            raise UsageError(f"{path!r} cannot be opened: {first_line(err)}") from err
         yield cast(BinaryIO, file)
 
 

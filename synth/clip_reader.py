@@ -1,6 +1,8 @@
 """Cut the source clips of rows out of their videos, each video decoded once for many rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import MappingProxyType
 
 import numpy as np
 
@@ -9,18 +11,34 @@ from manifests import SourceVideo, VideoError
 from .frames import frame_batches
 from .planned import PlannedSample, PlannedSource, Rejected
 from .views import Scratch
+from .watchdog import unwatched
 
+Watch = Callable[[str], AbstractContextManager[None]]
 Use = tuple[int, int]  # row position in the shard, position among the row's sources
 
 
 class ClipReader:
-    """Cut the source clips of consecutive rows, decoding each video once for all coming rows."""
+    """Cut the source clips of consecutive rows, decoding each video once for all coming rows.
 
-    def __init__(self, samples: Sequence[PlannedSample | Rejected], budget: int) -> None:
+    Args:
+        samples: The rows.
+        budget: Bytes of clips that may be held.
+        failed: Reasons by video that is known to fail.
+        watch: Guards the decoding of a video.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[PlannedSample | Rejected],
+        budget: int,
+        failed: Mapping[str, str] = MappingProxyType({}),
+        watch: Watch = unwatched,
+    ) -> None:
         self._samples = samples
         self._budget = budget
+        self._watch = watch
         self._clips: dict[Use, np.ndarray] = {}
-        self._failed: dict[str, str] = {}
+        self._failed = dict(failed)
         self._scratch = Scratch()
         self.num_decodes = 0
 
@@ -54,10 +72,11 @@ class ClipReader:
                 wanted.setdefault(index, []).append((clip[k], source))
         self.num_decodes += 1
         try:
-            for indices, frames in frame_batches(video, np.array(sorted(wanted), np.int64)):
-                for index, frame_HWC in zip(indices.tolist(), frames, strict=True):
-                    for slot, source in wanted[index]:
-                        source.cut(frame_HWC, slot, self._scratch)
+            with self._watch(video.video_id):
+                for indices, frames in frame_batches(video, np.array(sorted(wanted), np.int64)):
+                    for index, frame_HWC in zip(indices.tolist(), frames, strict=True):
+                        for slot, source in wanted[index]:
+                            source.cut(frame_HWC, slot, self._scratch)
         except (VideoError, ValueError) as err:
             self._failed[video.video_id] = err.reason if isinstance(err, VideoError) else str(err)
             for use in uses:

@@ -8,10 +8,11 @@ import contextlib
 import errno
 import logging
 import os
+import secrets
 import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from .plan_files import Plan, read_plan, read_plan_sources
 from .planned import Rejected, check_row
 from .render import ShardReport, ShardTask, render_shard
 from .shards import dump_json, read_done, read_record, shard_path
+from .watchdog import expired_video
 
 MAX_ATTEMPTS = 3
 IN_FLIGHT_PER_CPU = 2
+DECODE_SECONDS = 600.0
 CONNECT_SECONDS = 10.0
 
 
@@ -74,6 +77,7 @@ def render_plan(
     workers: int | None = None,
     address: str | None = None,
     dry_run: bool = False,
+    decode_seconds: float = DECODE_SECONDS,
 ) -> RenderReport:
     """Render what is missing of a plan into the folder `out`.
 
@@ -84,13 +88,17 @@ def render_plan(
             process, without Ray.
         address: A running Ray cluster to join.
         dry_run: Check everything and count, but render nothing.
+        decode_seconds: A worker that decodes one video for longer is ended, and the samples of that
+            video are rejected; not where `workers` is 0.
 
     Raises:
         UsageError: The plan, its sources and the output do not belong together, the codec cannot
-            hold the planned sizes, or `workers` is negative.
+            hold the planned sizes, `workers` is negative or `decode_seconds` not positive.
     """
     if workers is not None and workers < 0:
         raise UsageError(f"workers must be >= 0, got {workers}")
+    if not decode_seconds > 0:
+        raise UsageError(f"the decoding of a video needs more than {decode_seconds:g} s")
     plan = read_plan(plan_folder)
     table = read_plan_sources(plan, sources)
     out = Path(out)
@@ -105,6 +113,8 @@ def render_plan(
                 progress.advance(len(task.rows))
             return report
         out.mkdir(parents=True, exist_ok=True)
+        if workers != 0:
+            tasks = (_watch(task, decode_seconds) for task in tasks)
         _run(tasks, report, progress, workers, address)
     if report.is_complete:
         _finish(plan, table, out, codec)
@@ -137,6 +147,13 @@ def _missing_shards(
             codec,
             plan.digest,
         )
+
+
+def _watch(task: ShardTask, decode_seconds: float) -> ShardTask:
+    """Give a task what ends its worker if a decoder hangs."""
+    name = f".{shard_path('', task.shard, 'json').stem}.{secrets.token_hex(6)}.watch.part"
+    record = str(Path(task.out) / name)
+    return replace(task, decode_seconds=decode_seconds, watch_record=record)
 
 
 def _check_task(task: ShardTask, report: RenderReport) -> None:
@@ -286,7 +303,10 @@ def _run_on_ray(
         try:
             finish(ray.get(ready))
         except (ray.exceptions.RayError, OSError) as err:
-            if attempt < MAX_ATTEMPTS and not _is_disk_full(err):
+            stopped = expired_video(Path(task.watch_record))
+            if stopped is not None and stopped not in task.stopped:
+                again.append((replace(task, stopped=(*task.stopped, stopped)), attempt))
+            elif attempt < MAX_ATTEMPTS and not _is_disk_full(err):
                 again.append((task, attempt + 1))
             else:
                 report.failed[task.shard] = _say(err)

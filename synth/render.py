@@ -8,22 +8,25 @@ and the shard still completes. The bytes depend on the rows and the codec alone.
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from manifests import SourceVideo, VideoError, atomic_writer, write_atomic
 
-from .clip_reader import ClipReader
+from .clip_reader import ClipReader, Watch
 from .codecs import ENCODERS, EXTENSIONS
 from .plan import Row
 from .planned import PlannedSample, Rejected, check_row
 from .shards import TarWriter, dump_json, shard_path, write_index
 from .tree import clips_of, describe_sample, evaluate_frames
+from .watchdog import unwatched, watched
 
 VIEWS_BUDGET = 192 * 2**20  # bytes of views held while their rows wait
 PACKAGES = ("av", "decord", "numpy", "opencv-python-headless", "simplejpeg")
@@ -48,7 +51,20 @@ class RenderedSample:
 
 @dataclass(frozen=True)
 class ShardTask:
-    """All that a worker needs to render one shard: rows and paths, no pixels."""
+    """All that a worker needs to render one shard: rows and paths, no pixels.
+
+    Attributes:
+        shard: Its number.
+        rows: Its plan rows.
+        videos: Their sources.
+        out: The output folder.
+        codec: Of the clips.
+        plan_digest: For the done record.
+        decode_seconds: How long the decoding of a video may take before the process is ended; None:
+            however long it takes.
+        watch_record: File that names the video then.
+        stopped: Videos that a process was ended for.
+    """
 
     shard: int
     rows: Sequence[Row]
@@ -56,6 +72,21 @@ class ShardTask:
     out: str
     codec: str
     plan_digest: str
+    decode_seconds: float | None = None
+    watch_record: str = ""
+    stopped: tuple[str, ...] = ()
+
+    def watch(self, video_id: str) -> AbstractContextManager[None]:
+        """Guard the decoding of a video."""
+        if self.decode_seconds is None:
+            return unwatched(video_id)
+        return watched(video_id, Path(self.watch_record), self.decode_seconds)
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Reasons by video that is known to fail."""
+        why = f"decoding was stopped: it did not end in {self.decode_seconds:g} s"
+        return dict.fromkeys(self.stopped, why)
 
 
 @dataclass(frozen=True)
@@ -90,10 +121,12 @@ def render_samples(
     videos: Mapping[str, SourceVideo],
     codec: str,
     budget: int = VIEWS_BUDGET,
+    failed: Mapping[str, str] = MappingProxyType({}),
+    watch: Watch = unwatched,
 ) -> Iterator[RenderedSample | Rejected]:
     """Render rows in order; a row that cannot be rendered comes out as rejected."""
     samples = [check_row(row, videos, codec) for row in rows]
-    reader = ClipReader(samples, budget)
+    reader = ClipReader(samples, budget, failed, watch)
     for position, sample in enumerate(samples):
         if isinstance(sample, Rejected):
             yield sample
@@ -137,7 +170,10 @@ def render_shard(task: ShardTask) -> ShardReport:
     path = shard_path(task.out, task.shard)
     with atomic_writer(path) as file:
         tar = TarWriter(file)
-        for result in render_samples(task.rows, task.videos, task.codec):
+        results = render_samples(
+            task.rows, task.videos, task.codec, failed=task.failed, watch=task.watch
+        )
+        for result in results:
             start = tar.offset
             if isinstance(result, Rejected):
                 reasons[result.reason.partition(": ")[0]] += 1

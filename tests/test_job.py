@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_clips import six_sources
-from made_dataset import KINDS, RECIPE, make_sources, write_recipe
+from made_dataset import KINDS, RECIPE, digests, make_sources, write_recipe
 from made_shards import file_digest
 from made_videos import MadeVideos, flip_bytes
 
@@ -44,10 +44,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     report = render_plan(folder / "plan", folder / "shards", workers=0)
     assert report.is_complete
     return folder
-
-
-def digests(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
 def test_every_planned_sample_is_rendered_and_verifies(dataset: Path) -> None:

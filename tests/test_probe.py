@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_videos import FPS, NUM_FRAMES, MadeVideos, cut, flip_bytes
 
-from manifests import VideoError, orientation_of, probe_video, scan_packets
+from manifests import UsageError, VideoError, orientation_of, probe_video, scan_packets
 from manifests.containers import declared_bytes
 from manifests.packets import _int32
 
@@ -221,6 +221,15 @@ def test_reads_remote_files(made_videos: MadeVideos) -> None:
     assert (video.num_frames, video.decoder, video.num_bytes) == (40, "pyav", len(content))
     with pytest.raises(VideoError, match="no such file"):
         probe_video("memory://probe/absent.mp4")
+
+
+def test_a_missing_package_is_not_the_videos_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(*_: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec, "open", lacking)
+    with pytest.raises(UsageError, match="cannot be opened: Install s3fs to access S3"):
+        probe_video("s3://bucket/video.mp4")
 
 
 def test_odd_names_are_just_names(made_videos: MadeVideos) -> None:
