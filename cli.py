@@ -291,15 +291,19 @@ def render(
         decode_seconds=decode_seconds,
     )
     missing = report.num_shards - report.done_before if dry_run else len(report.failed)
+    shards = f", {missing:,} of {report.num_shards:,} shards {'to do' if dry_run else 'missing'}"
     lines = [
         f"{out}: {report.rendered:,} of {report.planned:,} samples rendered, "
-        f"{report.rejected:,} rejected, {missing:,} of {report.num_shards:,} shards "
-        f"{'to do' if dry_run else 'missing'}",
+        f"{report.rejected:,} rejected{'' if report.is_interrupted else shards}",
         *reasons(report.reasons),
     ]
     show(report, lines, is_json)
     if dry_run:
         return
+    finish(
+        not report.is_interrupted,
+        "interrupted: what was begun is finished; run the same command again for the rest",
+    )
     failed = "".join(f"\n  shard {shard}: {why}" for shard, why in list(report.failed.items())[:5])
     finish(
         not report.failed,

@@ -16,6 +16,7 @@ from .probe import probe_video
 from .progress import Progress
 from .recipe_tables import build_record, read_recipe_table
 from .records import SourceVideo
+from .signals import stop_on_signal
 from .storage import atomic_writer, write_atomic
 from .strict import first_line, open_video
 from .tables import (
@@ -70,6 +71,7 @@ __all__ = [
     "scan_packets",
     "snippet_at",
     "snippets_between",
+    "stop_on_signal",
     "write_atomic",
     "write_segments",
     "write_sources",

@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import socket
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from manifests import Progress, SourceTable, SourceVideo, UsageError, write_atomic
+from manifests import (
+    Progress,
+    SourceTable,
+    SourceVideo,
+    UsageError,
+    stop_on_signal,
+    write_atomic,
+)
 
 from .codecs import ENCODERS, check_size
 from .plan_files import Plan, read_plan, read_plan_sources
@@ -45,6 +53,7 @@ class RenderReport:
         num_shards, done_before: Shards of the plan; those that were finished before this run.
         failed: Reason by shard number for shards that could not be made.
         is_dry_run: Nothing was rendered.
+        is_interrupted: A signal came before all shards were begun.
     """
 
     planned: int = 0
@@ -55,11 +64,12 @@ class RenderReport:
     done_before: int = 0
     failed: dict[int, str] = field(default_factory=dict)
     is_dry_run: bool = False
+    is_interrupted: bool = False
 
     @property
     def is_complete(self) -> bool:
         """Whether every shard of the plan is done."""
-        return not self.failed and not self.is_dry_run
+        return not (self.failed or self.is_dry_run or self.is_interrupted)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Count a finished shard."""
@@ -80,6 +90,8 @@ def render_plan(
     decode_seconds: float = DECODE_SECONDS,
 ) -> RenderReport:
     """Render what is missing of a plan into the folder `out`.
+
+    At SIGINT or SIGTERM no new shard is begun; a second one abandons those that are.
 
     Args:
         sources: Sources table, if the plan does not name it.
@@ -115,7 +127,8 @@ def render_plan(
         out.mkdir(parents=True, exist_ok=True)
         if workers != 0:
             tasks = (_watch(task, decode_seconds) for task in tasks)
-        _run(tasks, report, progress, workers, address)
+        with stop_on_signal() as stop:
+            _run(_until(stop, tasks, report), report, progress, workers, address)
     if report.is_complete:
         _finish(plan, table, out, codec)
     return report
@@ -147,6 +160,17 @@ def _missing_shards(
             codec,
             plan.digest,
         )
+
+
+def _until(
+    stop: threading.Event, tasks: Iterator[ShardTask], report: RenderReport
+) -> Iterator[ShardTask]:
+    """Hand out tasks until a signal asks to stop; what is begun then is finished."""
+    for task in tasks:
+        if stop.is_set():
+            report.is_interrupted = True
+            return
+        yield task
 
 
 def _watch(task: ShardTask, decode_seconds: float) -> ShardTask:
@@ -304,8 +328,9 @@ def _run_on_ray(
             finish(ray.get(ready))
         except (ray.exceptions.RayError, OSError) as err:
             stopped = expired_video(Path(task.watch_record))
-            if stopped is not None and stopped not in task.stopped:
-                again.append((replace(task, stopped=(*task.stopped, stopped)), attempt))
+            if stopped is not None and stopped not in task.failed:
+                why = f"decoding was stopped: it did not end in {task.decode_seconds:g} s"
+                again.append((replace(task, failed={**task.failed, stopped: why}), attempt))
             elif attempt < MAX_ATTEMPTS and not _is_disk_full(err):
                 again.append((task, attempt + 1))
             else:

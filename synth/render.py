@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -63,7 +63,7 @@ class ShardTask:
         decode_seconds: How long the decoding of a video may take before the process is ended; None:
             however long it takes.
         watch_record: File that names the video then.
-        stopped: Videos that a process was ended for.
+        failed: Reasons by video that is known to fail: processes were ended for them.
     """
 
     shard: int
@@ -74,19 +74,13 @@ class ShardTask:
     plan_digest: str
     decode_seconds: float | None = None
     watch_record: str = ""
-    stopped: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def watch(self, video_id: str) -> AbstractContextManager[None]:
         """Guard the decoding of a video."""
         if self.decode_seconds is None:
             return unwatched(video_id)
         return watched(video_id, Path(self.watch_record), self.decode_seconds)
-
-    @property
-    def failed(self) -> dict[str, str]:
-        """Reasons by video that is known to fail."""
-        why = f"decoding was stopped: it did not end in {self.decode_seconds:g} s"
-        return dict.fromkeys(self.stopped, why)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from manifests import Progress, UsageError
+from manifests import Progress, UsageError, stop_on_signal
 
 from .backbones import Backbone, channels_last
 from .checkpoint import (
@@ -30,7 +30,7 @@ from .job import TrainJob, choose_device, load_teachers, prepare_job
 from .loader import Batch, SampleTable, epoch_batches, epoch_order, load_batches
 from .metrics_file import MetricsFile
 from .objectives import OBJECTIVES, Objective
-from .parallel import Worker, run_workers, stop_on_signal
+from .parallel import Worker, run_workers
 from .recipe import objective_arguments
 from .records import TrainReport, model_record, settings_record, uses_bf16
 from .schedule import build_optimiser, learning_rate
