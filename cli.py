@@ -266,30 +266,12 @@ def plan(
 @max_rejected
 @as_json
 def render(
-    plan: Path,
-    out: Path,
-    sources: Path | None,
-    codec: str,
-    workers: int | None,
-    address: str | None,
-    dry_run: bool,
-    decode_seconds: float,
-    max_rejected: float,
-    is_json: bool,
+    plan: Path, out: Path, dry_run: bool, max_rejected: float, is_json: bool, **options: Any
 ) -> None:
     """Render PLAN into the shards of OUT; run it again to finish what is missing."""
     from synth import render_plan
 
-    report = render_plan(
-        plan,
-        out,
-        sources=sources,
-        codec=codec,
-        workers=workers,
-        address=address,
-        dry_run=dry_run,
-        decode_seconds=decode_seconds,
-    )
+    report = render_plan(plan, out, dry_run=dry_run, **options)
     missing = report.num_shards - report.done_before if dry_run else len(report.failed)
     shards = f", {missing:,} of {report.num_shards:,} shards {'to do' if dry_run else 'missing'}"
     lines = [
