@@ -263,6 +263,11 @@ def plan(
     show_default=True,
     help="Stop a decoder that needs longer for a video, and reject the video.",
 )
+@click.option(
+    "--retry-rejected",
+    metavar="REASON",
+    help="Render shards again that rejected samples for REASON, if their source files changed.",
+)
 @max_rejected
 @as_json
 def render(
@@ -279,6 +284,11 @@ def render(
         f"{report.rejected:,} rejected{'' if report.is_interrupted else shards}",
         *reasons(report.reasons),
     ]
+    if report.taken_back or report.unchanged:
+        lines.append(
+            f"of the shards with such rejections, {report.taken_back:,} were taken back, and the "
+            f"source files of {report.unchanged:,} are what they were"
+        )
     show(report, lines, is_json)
     if dry_run:
         return

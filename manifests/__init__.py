@@ -18,7 +18,7 @@ from .recipe_tables import build_record, read_recipe_table
 from .records import SourceVideo
 from .signals import stop_on_signal
 from .storage import atomic_writer, write_atomic
-from .strict import first_line, open_video
+from .strict import first_line, open_bytes, open_video
 from .tables import (
     SourceTable,
     read_segments,
@@ -59,6 +59,7 @@ __all__ = [
     "first_line",
     "make_demo_videos",
     "num_sampled_frames",
+    "open_bytes",
     "open_video",
     "orientation_of",
     "probe_video",

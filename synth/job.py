@@ -34,6 +34,7 @@ from .codecs import ENCODERS, check_size
 from .plan_files import Plan, read_plan, read_plan_sources
 from .planned import Rejected, check_row
 from .render import ShardReport, ShardTask, render_shard
+from .retry import take_back
 from .shards import dump_json, read_done, read_record, shard_path
 from .watchdog import expired_video
 
@@ -52,6 +53,8 @@ class RenderReport:
         reasons: Rejected samples by reason.
         num_shards, done_before: Shards of the plan; those that were finished before this run.
         failed: Reason by shard number for shards that could not be made.
+        taken_back, unchanged: Finished shards with the rejections to try again: those whose source
+            files changed, and those whose did not.
         is_dry_run: Nothing was rendered.
         is_interrupted: A signal came before all shards were begun.
     """
@@ -63,6 +66,8 @@ class RenderReport:
     num_shards: int = 0
     done_before: int = 0
     failed: dict[int, str] = field(default_factory=dict)
+    taken_back: int = 0
+    unchanged: int = 0
     is_dry_run: bool = False
     is_interrupted: bool = False
 
@@ -88,6 +93,7 @@ def render_plan(
     address: str | None = None,
     dry_run: bool = False,
     decode_seconds: float = DECODE_SECONDS,
+    retry_rejected: str | None = None,
 ) -> RenderReport:
     """Render what is missing of a plan into the folder `out`.
 
@@ -102,6 +108,8 @@ def render_plan(
         dry_run: Check everything and count, but render nothing.
         decode_seconds: A worker that decodes one video for longer is ended, and the samples of that
             video are rejected; not where `workers` is 0.
+        retry_rejected: Render those shards again that rejected samples for this reason, if their
+            source files changed since.
 
     Raises:
         UsageError: The plan, its sources and the output do not belong together, the codec cannot
@@ -117,6 +125,10 @@ def render_plan(
     _check_output(plan, out, codec)
     _check_rows(plan, table, codec)
     report = RenderReport(planned=plan.num_samples, is_dry_run=dry_run)
+    if retry_rejected is not None and dry_run:
+        raise UsageError("--retry-rejected removes done records: not with --dry-run")
+    if retry_rejected is not None:
+        report.taken_back, report.unchanged = take_back(out, table, retry_rejected)
     with Progress("check" if dry_run else "render", "samples", plan.num_samples) as progress:
         tasks = _missing_shards(plan, table, out, codec, report, progress)
         if dry_run:

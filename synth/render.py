@@ -24,6 +24,7 @@ from .clip_reader import ClipReader, Watch
 from .codecs import ENCODERS, EXTENSIONS
 from .plan import Row
 from .planned import PlannedSample, Rejected, check_row
+from .retry import source_digests
 from .shards import TarWriter, dump_json, shard_path, write_index
 from .tree import clips_of, describe_sample, evaluate_frames
 from .watchdog import unwatched, watched
@@ -88,6 +89,7 @@ class ShardReport:
     """The done record of a shard; its existence on disk means done.
 
     `reasons` counts the rejected samples by reason up to the colon; the index has all of it.
+    `rejected_sources` has the sha256 of the files that the rejected samples show, by video id.
     """
 
     shard: int
@@ -97,6 +99,7 @@ class ShardReport:
     rendered: int
     rejected: int
     reasons: Mapping[str, int]
+    rejected_sources: Mapping[str, str | None]
     kinds: Mapping[str, int]
     bytes: int
     sha256: str
@@ -161,6 +164,7 @@ def render_shard(task: ShardTask) -> ShardReport:
     """
     index: list[dict[str, Any]] = []
     reasons: Counter[str] = Counter()
+    rejected: dict[str, SourceVideo] = {}
     path = shard_path(task.out, task.shard)
     with atomic_writer(path) as file:
         tar = TarWriter(file)
@@ -172,6 +176,8 @@ def render_shard(task: ShardTask) -> ShardReport:
             if isinstance(result, Rejected):
                 reasons[result.reason.partition(": ")[0]] += 1
                 index.append(_index_row(result.row, result.reason, None, None))
+                ids = [source["video_id"] for source in result.row["sources"]]
+                rejected |= {video_id: task.videos[video_id] for video_id in ids}
                 continue
             row = result.sample.row
             key = row["sample_key"]
@@ -186,15 +192,16 @@ def render_shard(task: ShardTask) -> ShardReport:
     index_path = shard_path(task.out, task.shard, "parquet")
     write_index(index_path, index)
     kinds = Counter(row["kind"] for row in index if row["status"] == "rendered")
-    rejected = sum(reasons.values())
+    num_rejected = sum(reasons.values())
     report = ShardReport(
         shard=task.shard,
         plan_digest=task.plan_digest,
         codec=task.codec,
         planned=len(index),
-        rendered=len(index) - rejected,
-        rejected=rejected,
+        rendered=len(index) - num_rejected,
+        rejected=num_rejected,
         reasons=dict(sorted(reasons.items())),
+        rejected_sources=source_digests(rejected.values()),
         kinds=dict(sorted(kinds.items())),
         bytes=num_bytes,
         sha256=sha256,
