@@ -4,6 +4,7 @@ A shard is never edited: it loses its done record, and is rendered again as a wh
 """
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -14,7 +15,10 @@ from .shards import read_record
 
 
 def source_digests(videos: Iterable[SourceVideo]) -> dict[str, str | None]:
-    """Return the sha256 of each video's file by its id, sorted; None where it cannot be read."""
+    """Return the sha256 of each video's file by its id, sorted; None where it cannot be read.
+
+    What is no regular file, a pipe for example, is not read: it may never end.
+    """
     return {
         video.video_id: _content_digest(video.path)
         for video in sorted(videos, key=lambda video: video.video_id)
@@ -22,6 +26,8 @@ def source_digests(videos: Iterable[SourceVideo]) -> dict[str, str | None]:
 
 
 def _content_digest(path: str) -> str | None:
+    if "://" not in path and not os.path.isfile(path):
+        return None
     try:
         with open_bytes(path) as file:
             return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
