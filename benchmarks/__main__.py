@@ -1,16 +1,17 @@
 """Measure everything and print the table of docs/performance.md: `python -m benchmarks [FOLDER]`.
 
-Takes about a quarter of an hour on two cores. Clips are made in FOLDER (a temporary one by
+Takes about ten minutes on two cores. Clips are made in FOLDER (a temporary one by
 default); real ones are used instead if FOLDER/sources.parquet exists.
 """
 
+import itertools
 import os
 import platform
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from . import clips, extraction, loader, memory, render, training
+from . import baselines, clips, extraction, loader, memory, render, training
 from .measure import HEADER, Row
 
 NUM_CLIPS = 48
@@ -34,8 +35,9 @@ def main(folder: Path) -> None:
     print(f"{cores} cores, {platform.machine()}, Python {platform.python_version()}\n\n{HEADER}")
     for row in rows:
         print(row(), flush=True)
-    for trained in training.measure(work, sources):
-        print(trained, flush=True)
+    others = (training.measure(work, sources), baselines.measure(work, sources, cores))
+    for line in itertools.chain(*others):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":
