@@ -14,7 +14,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest -q
 
 quick: .venv/ready
-	$(BIN)/python -m pytest -q -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" --hypothesis-profile=quick -n 2 --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/pre-commit run --all-files

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from made_videos import MadeVideos
 
+settings.register_profile("quick", max_examples=15)  # of `make quick`; the suite draws 100
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -70,6 +70,7 @@ def test_gradients_reach_every_weight(name: str) -> None:
     assert all(weight.grad is not None for weight in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "num_frames"), [("i3d", 200), ("i3d", 201), ("i3d", 203), ("resnet3d", 288)]
 )

@@ -244,6 +244,7 @@ def test_another_check_or_part_is_probed_again(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------- the table
 
 
+@pytest.mark.slow
 def test_the_bytes_do_not_depend_on_the_workers(tmp_path: Path) -> None:
     root = tree(tmp_path / "t", *(f"{letter}{n}" for letter in "xab" for n in range(8)), "bad")
     build(root, tmp_path / "one.parquet", workers=1)
@@ -267,6 +268,7 @@ def test_paths_below_the_table_are_relative(tmp_path: Path) -> None:
         assert read_sources(out)[0].path == str(root / "run/a.mp4")
 
 
+@pytest.mark.slow
 def test_a_relative_source_gives_the_same_table(tmp_path: Path, monkeypatch) -> None:
     root = tree(tmp_path / "t", "a", "b")
     build(root, tmp_path / "absolute.parquet")
@@ -275,6 +277,7 @@ def test_a_relative_source_gives_the_same_table(tmp_path: Path, monkeypatch) -> 
     assert Path("relative.parquet").read_bytes() == Path("absolute.parquet").read_bytes()
 
 
+@pytest.mark.slow
 def test_an_old_list_of_missing_videos_goes_away(tmp_path: Path) -> None:
     root, out = tree(tmp_path / "t", "id"), tmp_path / "s.parquet"
     (tmp_path / "list.csv").write_text(

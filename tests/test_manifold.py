@@ -272,6 +272,7 @@ def test_a_network_that_pools_time_cannot_be_bound() -> None:
     Detection(2).bind(Pooled())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_draws_the_same(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

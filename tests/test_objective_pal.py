@@ -266,6 +266,7 @@ def test_wrong_use_writes_nothing(tmp_path: Path) -> None:
     assert not run.exists()
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_bit_identical(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

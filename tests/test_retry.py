@@ -13,6 +13,7 @@ from synth.verify import read_status, verify_output
 REASON = "changed since it was probed"
 
 
+@pytest.mark.slow
 def test_a_restored_file_is_tried_again(tmp_path: Path) -> None:
     sources = make_sources(tmp_path)
     plan, out, whole = (tmp_path / name for name in ("plan", "out", "whole"))
@@ -38,6 +39,7 @@ def test_a_restored_file_is_tried_again(tmp_path: Path) -> None:
     assert digests(out) == digests(whole)
 
 
+@pytest.mark.slow
 def test_a_folder_is_unfinished_until_the_shards_are_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +67,7 @@ def test_a_folder_is_unfinished_until_the_shards_are_made_again(
     assert verify_output(out, plan, deep=True).problems == []
 
 
+@pytest.mark.slow
 def test_wrong_use_is_one_sentence(tmp_path: Path) -> None:
     write_plan(write_recipe(tmp_path), make_sources(tmp_path), tmp_path / "plan")
     render_plan(tmp_path / "plan", tmp_path / "out", workers=0)

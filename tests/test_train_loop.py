@@ -108,6 +108,7 @@ def test_a_run_writes_what_it_promises(shards: Path, tmp_path: Path) -> None:
     assert report.scores == {k: v for k, v in lines[-1].items() if k not in ("event", "step")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 def test_stopped_and_resumed_is_bit_identical(
     shards: Path, tmp_path: Path, optimiser: str, monkeypatch: pytest.MonkeyPatch

@@ -16,6 +16,7 @@ LAST_BLOCKS: dict[Any, dict[str, str]] = {  # a layer's output is that of its la
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 50])
 @torch.inference_mode()
 def test_matches_the_public_model(shared: Path, depth: Any) -> None:

@@ -23,6 +23,7 @@ with watched("a video", pathlib.Path(sys.argv[1]), 0.3):
 HOLDS_THE_LOCK = "re.match('(a+)+$', 'a' * 64 + 'b')"  # C code that never lets Python run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [HOLDS_THE_LOCK, "time.sleep(60)"])
 def test_a_process_that_hangs_is_ended_and_says_where(tmp_path: Path, block: str) -> None:
     record = tmp_path / "record"
@@ -32,6 +33,7 @@ def test_a_process_that_hangs_is_ended_and_says_where(tmp_path: Path, block: str
     assert not record.exists()
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_otherwise_accuses_no_video(tmp_path: Path) -> None:
     record = tmp_path / "record"
     command = [sys.executable, "-c", HANG.format(block="__import__('os')._exit(9)"), str(record)]

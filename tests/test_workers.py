@@ -68,6 +68,7 @@ def test_a_crash_costs_one_item(capfd) -> None:
     )  # tried twice, never hidden
 
 
+@pytest.mark.slow
 def test_an_item_gets_a_second_try(tmp_path: Path) -> None:
     assert replies("exit once", folder=str(tmp_path))[0]["value"] == "exit once"
 
@@ -84,6 +85,7 @@ def test_a_child_that_cannot_start_is_no_fault_of_the_item(monkeypatch) -> None:
         replies("a")
 
 
+@pytest.mark.slow
 def test_no_child_outlives_its_caller() -> None:
     before = set(_children())
     found = map_in_children(scripted, [{"value": "a"}, {"value": "sleep"}, {"value": "sleep"}], 2)
