@@ -56,6 +56,7 @@ PRETEXTS = (
     Pretext("demo-bsp-regression", "change_ap", "AP of having a change"),
     Pretext("demo-bsp-classification", "accuracy", "accuracy, 8 classes"),
     Pretext("demo-bsp-two-head", "boundary_accuracy", "accuracy, 4 boundaries"),
+    Pretext("demo-bsp-two-head", "accuracy", "accuracy, 8 classes"),
     Pretext(
         "demo-bsp-distillation",
         "accuracy",
