@@ -21,14 +21,14 @@ from synth.codecs import encode_filmstrip
 from synth.job import render_plan
 from synth.plan_files import read_plan, read_plan_sources, write_plan
 from synth.tree import evaluate_frames
-from synth.views import View, apply_view
+from synth.views import View, apply_view, resized_size
 from train.objectives.manifold import FEWEST_FRAMES, draw_mixture, mix_maps
 
 from .clips import write_recipe
 from .measure import Row, interleaved, rate_row
 
 BATCH = 8
-CROP = 224
+FRAMES, CROP = 16, 224
 LEAST = 2.0
 
 
@@ -36,7 +36,7 @@ class OnTheFly(torch.utils.data.Dataset[torch.Tensor]):
     """The first window of every row, decoded and augmented in float when it is asked for."""
 
     def __init__(self, rows: list[dict[str, Any]], paths: dict[str, str]) -> None:
-        self.sources = [row["sources"][0] for row in rows]
+        self.sources = [row["sources"][0] | {"num_frames": FRAMES} for row in rows]
         self.paths = paths
 
     def __len__(self) -> int:
@@ -46,13 +46,11 @@ class OnTheFly(torch.utils.data.Dataset[torch.Tensor]):
         source = self.sources[index]
         clip_TCHW = torch.from_numpy(read_window(source, self.paths)).permute(0, 3, 1, 2) / 255
         view = source["view"]
-        height, width = clip_TCHW.shape[2:]
-        scale = view["short_side"] / min(height, width)
-        size = (round(height * scale), round(width * scale))
+        size = resized_size(clip_TCHW.shape[2], clip_TCHW.shape[3], view["short_side"])
         clip_TCHW = interpolate(clip_TCHW, size, mode="bilinear", align_corners=False)
         clip_TCHW = clip_TCHW[:, :, view["y"] :, view["x"] :][:, :, :CROP, :CROP]
         clip_TCHW = clip_TCHW.flip(3) if view["flip"] else clip_TCHW
-        return ((clip_TCHW - 0.45) / 0.225).transpose(0, 1)
+        return ((clip_TCHW - 0.45) / 0.225).transpose(0, 1).contiguous()
 
 
 def read_window(source: dict[str, Any], paths: dict[str, str]) -> np.ndarray:
@@ -114,7 +112,7 @@ def measure(folder: Path, sources: Path, workers: int) -> Iterator[Row]:
         made = made.map_batches(
             render_batch, batch_size=16, batch_format="numpy", fn_kwargs={"paths": paths}
         )
-        made.write_webdataset(str(dataset))
+        made.write_webdataset(str(dataset), encoder=[])  # its members are bytes already
 
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
