@@ -7,6 +7,7 @@ import numpy as np
 from made_videos import encode, stamped_frames
 
 from manifests import SourceVideo, probe_video, write_sources
+from synth import render_plan, write_plan
 
 CLASSES = ("bounce", "turn", "zoom")
 KINDS = ("clip", "freeze", "mixup", "cutmix_window", "cutmix_view")
@@ -61,3 +62,15 @@ def write_recipe(folder: Path, text: str = RECIPE) -> Path:
 
 def digests(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def render_many_shards(folder: Path, changes: str) -> Path:
+    """Plan 360 samples into `folder / plan`, render them without Ray into `folder / shards`.
+
+    `changes` are keys of the recipe, the shard's size among them; returns the folder.
+    """
+    text = RECIPE.replace("samples_per_video = 2\nsamples_per_shard = 6", changes)
+    text = text.replace("[synth]\n", "[synth]\nsamples_per_video = 40\n", 1)
+    write_plan(write_recipe(folder, text), make_sources(folder), folder / "plan")
+    assert render_plan(folder / "plan", folder / "shards", workers=0).is_complete
+    return folder

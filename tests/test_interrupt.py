@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from made_dataset import RECIPE, digests, make_sources, write_recipe
+from made_dataset import digests, render_many_shards
 
-from synth import render_plan, write_plan
+from synth import render_plan
 
 RENDER = "import sys, cli; sys.argv[0] = 'synth'; cli.synth()"
 
@@ -17,12 +17,7 @@ RENDER = "import sys, cli; sys.argv[0] = 'synth'; cli.synth()"
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a plan of many small shards, and the shards of an uninterrupted run."""
-    folder = tmp_path_factory.mktemp("interrupt")
-    text = RECIPE.replace("samples_per_video = 2", "samples_per_video = 40")
-    text = text.replace("samples_per_shard = 6", "samples_per_shard = 3")
-    write_plan(write_recipe(folder, text), make_sources(folder), folder / "plan")
-    assert render_plan(folder / "plan", folder / "shards", workers=0).is_complete
-    return folder
+    return render_many_shards(tmp_path_factory.mktemp("interrupt"), "samples_per_shard = 3")
 
 
 def interrupt(dataset: Path, out: Path, workers: int, number: signal.Signals) -> str:

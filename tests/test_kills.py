@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ray
-from made_dataset import RECIPE, digests, make_sources, write_recipe
+from made_dataset import digests, render_many_shards
 from ray.cluster_utils import Cluster
 
-from synth import render_plan, write_plan
+from synth import render_plan
 from synth.shards import read_record
 
 pytestmark = pytest.mark.slow
@@ -31,12 +31,9 @@ WORKER = b"ray::render_shard"  # as a worker calls itself while it renders
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a plan of 60 shards, and the shards of an uninterrupted run without Ray."""
-    folder = tmp_path_factory.mktemp("kills")
-    text = RECIPE.replace("samples_per_video = 2", "samples_per_video = 40")
-    text = text.replace("samples_per_shard = 6", "samples_per_shard = 6\ngroup_videos = 3")
-    write_plan(write_recipe(folder, text), make_sources(folder), folder / "plan")
-    assert render_plan(folder / "plan", folder / "shards", workers=0).is_complete
-    return folder
+    return render_many_shards(
+        tmp_path_factory.mktemp("kills"), "samples_per_shard = 6\ngroup_videos = 3"
+    )
 
 
 def is_whole(out: Path) -> None:
