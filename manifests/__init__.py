@@ -17,7 +17,15 @@ from .progress import Progress
 from .recipe_tables import build_record, read_recipe_table
 from .records import SourceVideo
 from .signals import stop_on_signal
-from .storage import atomic_writer, write_atomic
+from .storage import (
+    AnyPath,
+    atomic_writer,
+    file_sizes,
+    read_many,
+    remote_errors,
+    to_path,
+    write_atomic,
+)
 from .strict import first_line, open_bytes, open_video
 from .tables import (
     SourceTable,
@@ -38,6 +46,7 @@ from .timegrid import (
 from .upright import RgbConverter, orientation_of
 
 __all__ = [
+    "AnyPath",
     "CheckpointError",
     "DemoVideos",
     "PacketScan",
@@ -56,6 +65,7 @@ __all__ = [
     "atomic_writer",
     "build_record",
     "build_sources",
+    "file_sizes",
     "first_line",
     "make_demo_videos",
     "num_sampled_frames",
@@ -63,9 +73,11 @@ __all__ = [
     "open_video",
     "orientation_of",
     "probe_video",
+    "read_many",
     "read_recipe_table",
     "read_segments",
     "read_sources",
+    "remote_errors",
     "resolve_path",
     "run_ffmpeg",
     "sample_frames",
@@ -73,6 +85,7 @@ __all__ = [
     "snippet_at",
     "snippets_between",
     "stop_on_signal",
+    "to_path",
     "write_atomic",
     "write_segments",
     "write_sources",
