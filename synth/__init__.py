@@ -2,6 +2,7 @@
 
 from .boundary import BOUNDARY_CLASSES
 from .cutmix import column_mask, round_half_up, view_slides, window_masks
+from .dataset import ShardDataset, ShardIndex, read_dataset
 from .frames import frame_batches, read_frames
 from .freeze import draw_freeze, frozen_index
 from .job import RenderReport, render_plan
@@ -9,13 +10,7 @@ from .labels import LabelTrack, add_tracks, constant_track
 from .mixup import Overlap, aligned_index, draw_overlap, mixing_weights
 from .plan_files import PlanReport, write_plan
 from .preview import PreviewReport, write_preview
-from .shards import (
-    ShardDataset,
-    ShardIndex,
-    ShardSample,
-    read_dataset,
-    read_sample,
-)
+from .shards import ShardSample, read_sample
 from .verify import StatusReport, read_status, verify_output
 from .views import View, apply_view, resize, resized_size
 

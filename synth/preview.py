@@ -9,10 +9,11 @@ from pathlib import Path
 from manifests import Progress, UsageError, write_atomic
 
 from .boundary import BOUNDARY_CLASSES
+from .dataset import ShardDataset, read_dataset
 from .preview_page import Counts, Dataset, build_page
 from .preview_show import KNOWN_OPS, boundary_class, read_track, root_op, show_sample, spread
 from .recipe import KINDS
-from .shards import ShardDataset, ShardSample, read_dataset, read_record, read_sample
+from .shards import ShardSample, read_record, read_sample
 
 MAX_SCANNED = 100  # samples of a kind among which those to show are chosen
 MAX_COUNTED = 1000  # samples whose labels are counted

@@ -5,7 +5,6 @@ are dropped as soon as their views are cut. A source that fails rejects its samp
 and the shard still completes. The bytes depend on the rows and the codec alone.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -189,8 +188,7 @@ def render_shard(task: ShardTask) -> ShardReport:
             index.append(_index_row(row, None, start, tar.offset - start))
         sha256 = tar.close()
         num_bytes = tar.offset
-    index_path = shard_path(task.out, task.shard, "parquet")
-    write_index(index_path, index)
+    index_sha256 = write_index(shard_path(task.out, task.shard, "parquet"), index)
     kinds = Counter(row["kind"] for row in index if row["status"] == "rendered")
     num_rejected = sum(reasons.values())
     report = ShardReport(
@@ -205,7 +203,7 @@ def render_shard(task: ShardTask) -> ShardReport:
         kinds=dict(sorted(kinds.items())),
         bytes=num_bytes,
         sha256=sha256,
-        index_sha256=hashlib.sha256(Path(index_path).read_bytes()).hexdigest(),
+        index_sha256=index_sha256,
         versions=tool_versions(),
     )
     write_atomic(shard_path(task.out, task.shard, "json"), dump_json(vars(report)) + b"\n")

@@ -1,4 +1,4 @@
-"""Shards on disk: plain WebDataset tars, an index of offsets beside each, a done record last.
+"""Shards as files: plain WebDataset tars, an index of offsets beside each, a done record last.
 
 A sample is a run of tar members that share a key, the `.json` last. Members are read by offset,
 without walking the tar. `docs/formats.md` describes every file.
@@ -9,16 +9,23 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests import ShardError, UsageError, write_atomic
+from manifests import (
+    AnyPath,
+    ShardError,
+    file_sizes,
+    read_many,
+    to_path,
+    write_atomic,
+)
 
 from .codecs import decode_member
 from .labels import LabelTrack
@@ -36,6 +43,7 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 TAR_BLOCK = tarfile.BLOCKSIZE
+RECORDS_AT_A_TIME = 256
 
 
 @dataclass(frozen=True)
@@ -136,9 +144,15 @@ class TarWriter:
         self.offset += len(block)
 
 
-def shard_path(out: Path | str, shard: int, suffix: str = "tar") -> Path:
+def shard_path(out: AnyPath | str, shard: int, suffix: str = "tar") -> AnyPath:
     """Return the path of shard number `shard`, or of its index ("parquet") or record ("json")."""
-    return Path(out) / f"shard-{shard:06d}.{suffix}"
+    return to_path(out) / f"shard-{shard:06d}.{suffix}"
+
+
+def shard_number(name: str) -> int | None:
+    """Return the number in the name of a shard's file, None if it is not such a name."""
+    number = name.partition(".")[0].removeprefix("shard-")
+    return int(number) if number.isdecimal() and number.isascii() else None
 
 
 def dump_json(record: Any) -> bytes:
@@ -146,24 +160,34 @@ def dump_json(record: Any) -> bytes:
     return json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
 
 
-def write_index(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a shard's index: one row per planned sample, rendered or rejected."""
+def write_index(path: AnyPath, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write a shard's index, one row per planned sample, and return the file's sha256."""
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(list(rows), INDEX_SCHEMA), sink, compression="zstd")
     write_atomic(path, sink.getvalue())
+    return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
+def read_record(path: AnyPath) -> dict[str, Any] | None:
     """Return a JSON record, or None if there is none.
 
     Raises:
         ShardError: The file is not a JSON object.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as err:
+    except OSError as err:
+        raise ShardError(f"not a JSON record: {str(path)!r} ({err})") from err
+    return parse_record(content, path)
+
+
+def parse_record(content: bytes, path: AnyPath) -> dict[str, Any]:
+    """Parse a JSON record; ShardError if it is not a JSON object."""
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError) as err:
         raise ShardError(f"not a JSON record: {str(path)!r} ({err})") from err
     if not isinstance(record, dict):
         raise ShardError(f"not a JSON record: {str(path)!r}")
@@ -183,138 +207,32 @@ def read_done(out: Path | str, shard: int) -> dict[str, Any] | None:
     return record if tar.stat().st_size == record.get("bytes") else None
 
 
-@dataclass(frozen=True)
-class ShardIndex:
-    """Where the rendered samples of one shard lie.
+def done_records(out: AnyPath) -> Iterator[tuple[int, dict[str, Any], bool]]:
+    """Yield number and done record of every shard, and whether tar and index stand as it says.
 
-    Attributes:
-        path: The tar.
-        keys, kinds: Sample key and kind, one per rendered sample.
-        video_ids: The source videos of each sample.
-        offsets, sizes: First byte and number of bytes of each sample's members, int64.
-    """
-
-    path: Path
-    keys: tuple[str, ...]
-    kinds: tuple[str, ...]
-    video_ids: tuple[tuple[str, ...], ...]
-    offsets: np.ndarray
-    sizes: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-
-@dataclass(frozen=True)
-class ShardDataset:
-    """A finished output folder, checked against its records.
-
-    Attributes:
-        path: The folder.
-        classes: Class names in id order.
-        shards: Index of every shard, in order.
-        digest: sha256 over the shard digests: equal for equal bytes.
-    """
-
-    path: Path
-    classes: tuple[str, ...]
-    shards: tuple[ShardIndex, ...]
-    digest: str
-
-
-def read_shard_index(out: Path | str, shard: int, plan_digest: str | None = None) -> ShardIndex:
-    """Read the index of a finished shard and check that the tar is as long as it should be.
+    Few records are held at a time, of the files only the sizes.
 
     Raises:
-        ShardError: No done record, a record of another plan, a tar that is missing or truncated.
+        ShardError: A record is not a JSON object.
     """
-    path = shard_path(out, shard)
-    record = read_record(shard_path(out, shard, "json"))
-    if record is None:
-        raise ShardError(f"shard {path} is not finished: it has no done record")
-    if plan_digest is not None and record.get("plan_digest") != plan_digest:
-        raise ShardError(f"shard {path} belongs to another plan: {record.get('plan_digest')!r}")
-    size = path.stat().st_size if path.is_file() else -1
-    if size != record.get("bytes"):
-        found = "is missing" if size < 0 else f"has {size} bytes"
-        raise ShardError(
-            f"shard {path} must have {record.get('bytes')} bytes but {found}: render it again"
-        )
-    try:
-        rows = pq.read_table(shard_path(out, shard, "parquet"), schema=INDEX_SCHEMA).to_pylist()
-    except (OSError, pa.ArrowInvalid) as err:
-        raise ShardError(f"the index of shard {path} cannot be read: {err}") from err
-    done = [row for row in rows if row["status"] == "rendered"]
-    if len(done) != record.get("rendered"):
-        raise ShardError(f"shard {path}: index and done record disagree on what was rendered")
-    for row in done:
-        if not _is_inside(row, size):
-            raise ShardError(f"the index of shard {path} places {row['key']!r} outside the tar")
-    return ShardIndex(
-        path,
-        tuple(row["key"] for row in done),
-        tuple(row["kind"] for row in done),
-        tuple(tuple(row["video_ids"]) for row in done),
-        np.array([row["offset"] for row in done], np.int64),
-        np.array([row["bytes"] for row in done], np.int64),
-    )
+    tars, indices = file_sizes(out, "shard-", ".tar"), file_sizes(out, "shard-", ".parquet")
+    names = [name for name in file_sizes(out, "shard-", ".json") if shard_number(name) is not None]
+    for first in range(0, len(names), RECORDS_AT_A_TIME):
+        paths = [out / name for name in sorted(names)[first : first + RECORDS_AT_A_TIME]]
+        for path, content in zip(paths, read_many(paths), strict=True):
+            if content is None:
+                continue  # it was taken back meanwhile
+            record = parse_record(content, path)
+            size = tars.get(f"{path.stem}.tar")
+            stands = size is not None and f"{path.stem}.parquet" in indices
+            yield cast(int, shard_number(path.name)), record, stands and size == record.get("bytes")
 
 
-def _is_inside(row: Mapping[str, Any], size: int) -> bool:
-    """Return whether an index row names bytes of the tar, and where they come from."""
-    offset, length = row["offset"], row["bytes"]
-    if None in (row["key"], row["kind"], row["video_ids"], offset, length):
-        return False
-    return offset >= 0 and length > 0 and offset + length <= size
-
-
-def read_dataset(out: Path | str) -> ShardDataset:
-    """Open a finished output folder for reading.
-
-    Raises:
-        UsageError: No such folder, or its rendering is not finished.
-        ShardError: A shard that is missing, truncated or of another plan.
-    """
-    out = Path(out)
-    if not out.is_dir():
-        raise UsageError(f"no such folder of shards: {str(out)!r}")
-    record = read_record(out / "dataset.json")
-    if record is None:
-        raise UsageError(
-            f"the shards in {str(out)!r} are not finished (no dataset.json): "
-            f"run `synth render` again"
-        )
-    _check_dataset(record, out / "dataset.json")
-    shards = tuple(
-        read_shard_index(out, shard, record["plan_digest"]) for shard in record["shards"]
-    )
-    digest = hashlib.sha256("".join(record["shard_digests"]).encode()).hexdigest()
-    return ShardDataset(out, tuple(record["classes"]), shards, digest)
-
-
-def _check_dataset(record: Mapping[str, Any], path: Path) -> None:
-    """Raise ShardError unless the fields that readers rely on are there and fit together."""
-
-    def is_list_of(kind: type, name: str) -> bool:
-        return isinstance(record.get(name), list) and all(type(x) is kind for x in record[name])
-
-    if not (
-        is_list_of(str, "classes")
-        and is_list_of(int, "shards")
-        and is_list_of(str, "shard_digests")
-        and len(record["shards"]) == len(record["shard_digests"])
-        and isinstance(record.get("plan_digest"), str)
-    ):
-        raise ShardError(f"not the record of a finished dataset: {str(path)!r}")
-    if not all(0 <= shard < 2**31 for shard in record["shards"]):
-        raise ShardError(f"shard numbers must be >= 0 and below 2^31 ({str(path)!r})")
-
-
-def read_sample(file: int | Path | str, offset: int, size: int) -> ShardSample:
+def read_sample(file: int | AnyPath | str, offset: int, size: int) -> ShardSample:
     """Read one sample with one positioned read.
 
     Args:
-        file: Path of the tar, or an open file descriptor.
+        file: Path or URL of the tar, or an open file descriptor.
         offset, size: From the shard's index.
 
     Raises:
@@ -322,7 +240,10 @@ def read_sample(file: int | Path | str, offset: int, size: int) -> ShardSample:
     """
     if isinstance(file, int):
         return parse_sample(os.pread(file, size, offset), size)
-    with open(file, "rb") as tar:
+    path = to_path(file)
+    if not isinstance(path, Path):
+        return parse_sample(path.fs.cat_file(path.path, offset, offset + size), size)
+    with open(path, "rb") as tar:
         return parse_sample(os.pread(tar.fileno(), size, offset), size)
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from manifests import Progress, ShardError, SourceTable, UsageError
 
+from .dataset import read_shard_index
 from .plan_files import Plan, file_digest, read_plan, read_plan_sources
 from .planned import Rejected
 from .render import render_samples, sample_meta
@@ -21,7 +22,6 @@ from .shards import (
     read_done,
     read_record,
     read_sample,
-    read_shard_index,
     shard_path,
 )
 

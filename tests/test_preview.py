@@ -15,6 +15,7 @@ from made_previews import LEAVES, TREES, Page, made_sample, planned_source, prev
 
 from manifests import ShardError, UsageError
 from manifests.build import build_sources
+from synth.dataset import read_dataset
 from synth.job import render_plan
 from synth.mixup import Overlap, mixing_weights
 from synth.plan_files import write_plan
@@ -23,7 +24,7 @@ from synth.preview_chart import band_path, dots_path, widest_place
 from synth.preview_page import assign_colours
 from synth.preview_show import MAX_FRAMES
 from synth.preview_style import PALETTE
-from synth.shards import read_dataset, shard_path
+from synth.shards import shard_path
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,11 @@ from made_shards import moving_clip, write_moving_shards, write_shards
 from manifests import ShardError, UsageError
 from synth import LabelTrack, constant_track, read_dataset, read_sample
 from synth.codecs import EXTENSIONS, encode_filmstrip, encode_raw
+from synth.dataset import read_shard_index
 from synth.shards import (
     ShardSample,
     TarWriter,
     parse_sample,
-    read_shard_index,
     shard_path,
 )
 
