@@ -13,7 +13,7 @@ from .errors import (
 from .ffmpeg import run_ffmpeg
 from .packets import PacketScan, scan_packets
 from .probe import probe_video
-from .progress import Progress
+from .progress import Progress, say_seconds
 from .recipe_tables import build_record, read_recipe_table
 from .records import SourceVideo
 from .signals import stop_on_signal
@@ -81,6 +81,7 @@ __all__ = [
     "resolve_path",
     "run_ffmpeg",
     "sample_frames",
+    "say_seconds",
     "scan_packets",
     "snippet_at",
     "snippets_between",
