@@ -1,6 +1,7 @@
 """A finished output folder, opened for reading: what lies where, checked against its records."""
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from manifests import AnyPath, ShardError, UsageError, file_sizes, read_many, to
 
 from .shards import INDEX_SCHEMA, RECORDS_AT_A_TIME, parse_record, read_record, shard_path
 
+SHA256 = re.compile("[0-9a-f]{64}")
+
 
 @dataclass(frozen=True)
 class ShardIndex:
@@ -20,13 +23,14 @@ class ShardIndex:
 
     Attributes:
         path: The tar.
-        sha256: Of the tar, as its done record says.
+        num_bytes, sha256: Of the tar, as its done record says.
         keys, kinds: Sample key and kind, one per rendered sample.
         video_ids: The source videos of each sample.
         offsets, sizes: First byte and number of bytes of each sample's members, int64.
     """
 
     path: AnyPath
+    num_bytes: int
     sha256: str
     keys: tuple[str, ...]
     kinds: tuple[str, ...]
@@ -85,6 +89,9 @@ def _parse_shard(
         raise ShardError(
             f"shard {path} must have {record.get('bytes')} bytes but {found}: render it again"
         )
+    sha256 = record.get("sha256")
+    if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
+        raise ShardError(f"the done record of shard {path} must have a sha256, got {sha256!r}")
     if index_content is None:
         raise ShardError(f"the index of shard {path} is missing: render it again")
     try:
@@ -99,7 +106,8 @@ def _parse_shard(
             raise ShardError(f"the index of shard {path} places {row['key']!r} outside the tar")
     return ShardIndex(
         path,
-        str(record.get("sha256")),
+        size,
+        sha256,
         tuple(row["key"] for row in done),
         tuple(row["kind"] for row in done),
         tuple(tuple(row["video_ids"]) for row in done),

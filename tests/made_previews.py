@@ -106,6 +106,7 @@ def write_folder(
         record = {
             "plan_digest": "1f" * 32,
             "bytes": tar.offset,
+            "sha256": digests[-1],
             "rendered": len(rows) - len(reasons),
             "reasons": {reason: reasons.count(reason) for reason in reasons},
         }

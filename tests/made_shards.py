@@ -91,6 +91,7 @@ def write_samples(
             digests.append(tar.close())
         write_index(shard_path(out, shard, "parquet"), rows)
         record = {"plan_digest": "made", "bytes": path.stat().st_size, "rendered": len(rows)}
+        record["sha256"] = digests[-1]
         shard_path(out, shard, "json").write_bytes(dump_json(record))
     dataset = {
         "plan_digest": "made",

@@ -88,6 +88,15 @@ def test_hostile_index_is_one_clear_error(tmp_path: Path, change: dict) -> None:
         read_first_sample(out)
 
 
+@pytest.mark.parametrize("sha256", [None, 7, "", "../../evil", "A" * 64, "a" * 65])
+def test_done_record_without_a_sha256_is_a_shard_error(tmp_path: Path, sha256: object) -> None:
+    out = write_moving_shards(tmp_path / "out", 1)
+    path = shard_path(out, 0, "json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sha256": sha256}))
+    with pytest.raises(ShardError, match=r"shard-000000\.tar must have a sha256, got"):
+        read_dataset(out)
+
+
 def test_index_that_is_no_parquet_is_a_shard_error(tmp_path: Path) -> None:
     out = write_moving_shards(tmp_path / "out", 1)
     shard_path(out, 0, "parquet").write_bytes(b"PAR1 or so")
