@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from .page_parts import build_html, draw_bar, draw_tiles, plural, say_bytes, say_count
 from .preview_sample import ShownSample, draw_sample
-from .preview_style import PALETTE, STYLE, palette_css
+from .preview_style import PALETTE
 
 MAX_CLASSES = 29  # bars of the class distribution, beside that of background
 MAX_REASONS = 8
@@ -132,14 +133,7 @@ def build_page(dataset: Dataset, shown: Mapping[str, Sequence[ShownSample]]) -> 
         _how(samples),
         *(_section(kind, dataset, shown[kind], colours) for kind in shown),
     ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "img-src data:; style-src 'unsafe-inline'\">\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title} - preview</title>\n<style>\n{STYLE}\n{palette_css()}\n</style></head>\n"
-        f"<body><main>\n{chr(10).join(body)}\n</main></body></html>\n"
-    )
+    return build_html(f"{dataset.name} - preview", body)
 
 
 def assign_colours(groups: Iterable[Sequence[int]]) -> dict[int, int]:
@@ -193,26 +187,22 @@ def _tiles(dataset: Dataset, samples: Sequence[ShownSample]) -> str:
     if dataset.shows_classes:
         counts.append((len(dataset.classes), "class"))
     tiles = [
-        *((f"{number:,}", _plural(number, unit)) for number, unit in counts),
+        *((f"{number:,}", plural(number, unit)) for number, unit in counts),
         (f"{sum(dataset.reasons.values()):,}", "rejected"),
-        (_bytes(dataset.num_bytes), f"in {_count(dataset.num_shards, 'shard')}"),
+        (say_bytes(dataset.num_bytes), f"in {say_count(dataset.num_shards, 'shard')}"),
         (dataset.codec, "codec"),
     ]
     if len(sizes) == 1:
         ((num_frames, height, width),) = sizes
         tiles.insert(len(counts), (f"{num_frames}", f"frames of {width}×{height}"))
-    return (
-        '<dl class="tiles">'
-        + "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(v)}</dd></div>" for v, name in tiles)
-        + "</dl>"
-    )
+    return draw_tiles(tiles)
 
 
 def _kind_bars(dataset: Dataset) -> str:
     most = max(dataset.kinds.values(), default=1)
     rows = [
         f'<li><a href="#kind-{number}">{escape(_kind_title(kind))}</a>'
-        f"{_bar(count / most)}"
+        f"{draw_bar(count / most)}"
         f'<span class="value">{count:,} · {100 * count / dataset.num_samples:.1f} %</span></li>'
         for number, (kind, count) in enumerate(dataset.kinds.items())
     ]
@@ -234,7 +224,7 @@ def _boundary_bars(dataset: Dataset) -> str:
         return ""
     total, most = sum(counted.values()), max(counted.values())
     rows = [
-        f'<li><span>{escape(name)}</span>{_bar(count / most)}<span class="value">{count:,} · '
+        f'<li><span>{escape(name)}</span>{draw_bar(count / most)}<span class="value">{count:,} · '
         f"{100 * count / total:.1f} %</span></li>"
         for name, count in counted.items()
     ]
@@ -254,7 +244,7 @@ def _class_bars(dataset: Dataset, ranked: Sequence[int], colours: Mapping[int, i
     if None in shares:
         bars.append(("background", shares[None], "rest"))
     rows = [
-        f"<li><span>{_name(name)}</span>{_bar(share / most, style)}"
+        f"<li><span>{_name(name)}</span>{draw_bar(share / most, style)}"
         f'<span class="value">{100 * share:.1f} %</span></li>'
         for name, share, style in bars
     ]
@@ -272,7 +262,7 @@ def _class_note(dataset: Dataset, num_present: int) -> str:
     if num_present > MAX_CLASSES:
         notes.append(f"{num_present - MAX_CLASSES:,} more with less weight.")
     if num_present < len(dataset.classes):
-        notes.append(f"{_count(len(dataset.classes) - num_present, 'class')} without a frame.")
+        notes.append(f"{say_count(len(dataset.classes) - num_present, 'class')} without a frame.")
     if not dataset.counts.exclusive:
         notes.append("A frame may show several classes.")
     notes.append(_scanned(dataset))
@@ -284,10 +274,6 @@ def _scanned(dataset: Dataset) -> str:
     if num_samples == dataset.num_samples:
         return ""
     return f"Counted on {num_samples:,} samples, chosen evenly."
-
-
-def _bar(share: float, style: str = "rest") -> str:
-    return f'<span class="track"><i class="{style}" style="width:{100 * share:.2f}%"></i></span>'
 
 
 def _digests(dataset: Dataset) -> str:
@@ -305,7 +291,7 @@ def _section(
     meaning = KIND_WORDS[kind][1] if kind in KIND_WORDS else ""
     count = dataset.kinds[kind]
     shown = f"{len(samples)} of " if len(samples) < count else ""
-    title = f"{escape(_kind_title(kind))} <small>{shown}{_count(count, 'sample')}</small>"
+    title = f"{escape(_kind_title(kind))} <small>{shown}{say_count(count, 'sample')}</small>"
     articles = "\n".join(draw_sample(sample, dataset.classes, colours) for sample in samples)
     return (
         f'<section id="kind-{number}"><header><h2>{title}</h2><p>{meaning}</p></header>\n'
@@ -319,22 +305,3 @@ def _name(name: str) -> str:
 
 def _kind_title(kind: str) -> str:
     return KIND_WORDS[kind][0] if kind in KIND_WORDS else kind
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number:,} {_plural(number, unit)}"
-
-
-def _plural(number: int, unit: str) -> str:
-    if number == 1:
-        return unit
-    return "classes" if unit == "class" else f"{unit}s"
-
-
-def _bytes(number: int) -> str:
-    size, unit = float(number), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if size < 1000:
-            break
-        size, unit = size / 1000, larger
-    return f"{size:,.0f} {unit}" if unit == "B" or size >= 100 else f"{size:,.1f} {unit}"
