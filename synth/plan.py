@@ -6,8 +6,10 @@ stand side by side in a shard, and a partner shows the window that its own sampl
 window is decoded once, although most samples need two.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from .candidates import Candidates, Partners
 from .kinds import DRAFTS, Draft, leaf
 from .pairs import PAIRS
 from .recipe import Recipe
+from .streams import row_generators
 from .views import resized_size
 
 Row = dict[str, Any]
@@ -87,10 +90,13 @@ def _draw_shard(
     rows: list[Row] = []
     num_decodes = 0
     num_groups = max(1, len(members) // recipe.group_videos)
+    generators = row_generators(recipe.seed, row_index, len(members) * windows)
     for group in np.array_split(members, num_groups):
         drawn = []
         for video in np.tile(group, windows).tolist():
-            drawn.append(_draw_window(recipe, videos, row_index, video))
+            rng = next(generators)
+            start = videos.draw_start(rng, video, recipe.window_span)
+            drawn.append(Window(row_index, rng, video, start))
             row_index += 1
         group_rows = [_draw_row(recipe, videos, window, drawn, shard) for window in drawn]
         rows.extend(group_rows)
@@ -98,17 +104,11 @@ def _draw_shard(
     return PlannedShard(rows, num_decodes)
 
 
-def _draw_window(recipe: Recipe, videos: Candidates, row_index: int, video: int) -> Window:
-    rng = np.random.default_rng(np.random.SeedSequence(recipe.seed, spawn_key=(row_index,)))
-    return Window(row_index, rng, video, videos.draw_start(rng, video, recipe.window_span))
-
-
 def _draw_row(
     recipe: Recipe, videos: Candidates, window: Window, group: list[Window], shard: int
 ) -> Row:
-    kinds, weights = list(recipe.kinds), np.cumsum(list(recipe.kinds.values()))
-    draw = window.rng.random() * weights[-1]
-    kind = kinds[int(np.searchsorted(weights, draw, side="right"))]
+    kinds, weights = list(recipe.kinds), list(accumulate(recipe.kinds.values()))
+    kind = kinds[bisect_right(weights, window.rng.random() * weights[-1])]
     if kind in DRAFTS:
         sources, tree = _draw_clips(recipe, videos, window, group, DRAFTS[kind](recipe, window.rng))
     elif kind in PAIRS:
@@ -165,11 +165,9 @@ def _draw_shown(
     """
     shown = {window.video: window.start_frame}
     for _ in others:
-        near = [
-            other
-            for other in group
-            if other.video not in shown and videos.fits(window.video, other.video, partners)
-        ]
+        near = [other for other in group if other.video not in shown]
+        if partners != "other":
+            near = [other for other in near if videos.fits(window.video, other.video, partners)]
         if near:
             partner = near[int(window.rng.integers(len(near)))]
             shown[partner.video] = partner.start_frame

@@ -201,19 +201,19 @@ def _write_rows(
     kinds: Counter[str] = Counter()
     boundaries: Counter[str] = Counter()
     num_shards = decodes = 0
-    waiting: list[Row] = []
+    waiting: list[pa.Table] = []
     with atomic_writer(path) as file, pq.ParquetWriter(file, PLAN_SCHEMA, compression="zstd") as to:
         for planned in shards:
             kinds.update(row["kind"] for row in planned.rows)
             boundaries.update(row["tree"]["op"] for row in planned.rows if row["kind"] == BOUNDARY)
             num_shards += 1
             decodes += planned.num_decodes
-            waiting.extend(planned.rows)
-            if len(waiting) >= ROW_GROUP_ROWS:
-                to.write_table(_to_table(waiting))
+            waiting.append(_to_table(planned.rows))
+            if sum(map(len, waiting)) >= ROW_GROUP_ROWS:
+                to.write_table(pa.concat_tables(waiting).combine_chunks())
                 waiting = []
             progress.advance(len(planned.rows))
-        to.write_table(_to_table(waiting))
+        to.write_table(pa.concat_tables([_to_table([]), *waiting]).combine_chunks())
     counts |= {"samples": sum(kinds.values()), "shards": num_shards, "decodes": decodes}
     counts["kinds"] = dict(sorted(kinds.items()))
     if boundaries:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -272,7 +273,7 @@ class Recipe:
         """Frames of one of the clips that a PAL sample consists of."""
         return self.frames // self.pal.num_clips
 
-    @property
+    @cached_property
     def crop_size(self) -> tuple[int, int]:
         """Height and width of the crop."""
         return self.crop if isinstance(self.crop, tuple) else (self.crop, self.crop)
@@ -301,7 +302,7 @@ class Recipe:
         """Whether any kind reads the labels of its videos."""
         return self.has(*CLIP_KINDS)
 
-    @property
+    @cached_property
     def window_span(self) -> int:
         """Source frames of a row's window, from its first to its last frame, both included."""
         return self._span(self.frames) if self.has(*CLIP_KINDS, "clip_pair", "annotated") else 1

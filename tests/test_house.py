@@ -17,7 +17,7 @@ TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".cfg", ".ini", ".sh", 
 # Modules of mathematics: the standard library's arithmetic, NumPy, cv2 and one another.
 PURE_SYNTH = (
     *("labels", "freeze", "mixup", "cutmix", "boundary", "augment", "paste", "tree", "views"),
-    *("annotated", "candidates", "kinds", "pairs", "plan", "recipe"),
+    *("annotated", "candidates", "kinds", "pairs", "plan", "recipe", "streams"),
 )
 PURE = {f"synth/{name}.py" for name in PURE_SYNTH} | {
     "manifests/records.py",
