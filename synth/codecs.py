@@ -6,7 +6,7 @@ Every encoder runs on one thread with fixed settings: the same frames give the s
 
 import io
 import math
-import tokenize
+import re
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -16,12 +16,20 @@ import simplejpeg
 
 from manifests import ShardError
 
+from .mp4 import read_pictures
+from .tree import LARGEST_SAMPLE
+
 JPEG_QUALITY = 95
 JPEG_MAX_ROWS = 65_500
-MOST_PIXELS = 2**28  # what a header may claim before anything is allocated
 BLOCK = 16  # rows of one 4:2:0 block: frames of other heights would share blocks
 H264_OPTIONS = {"preset": "veryfast", "crf": "18", "threads": "1", "x264-params": "bframes=0"}
 H264_RATE = 25
+H264_MOST_PIXELS = 2**23  # of a frame (4K has fewer): a stream can make its decoder hold 36 of them
+# What np.save writes; others' headers would have to be evaluated as Python.
+RAW_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00[\s\S]{2}\{'descr': '\|u1', 'fortran_order': False, "
+    rb"'shape': \((\d{1,9}), (\d{1,9}), (\d{1,9}), 3\), \} {0,99}\n"
+)
 
 
 def check_size(codec: str, num_frames: int, height: int, width: int) -> None:
@@ -39,6 +47,10 @@ def check_size(codec: str, num_frames: int, height: int, width: int) -> None:
             )
     if codec == "h264" and (height % 2 or width % 2):
         raise ValueError(f"codec 'h264' needs an even width and height, got {width}x{height}")
+    if codec == "h264" and height * width > H264_MOST_PIXELS:
+        raise ValueError(
+            f"codec 'h264' holds at most {H264_MOST_PIXELS} pixels a frame, got {width}x{height}"
+        )
 
 
 def encode_filmstrip(frames_THWC: np.ndarray) -> bytes:
@@ -56,8 +68,8 @@ def decode_filmstrip(member: bytes, num_frames: int, out: np.ndarray | None = No
     Chroma is upsampled without smoothing, so that no pixel depends on a neighbouring frame.
     """
     rows, width = simplejpeg.decode_jpeg_header(member)[:2]
-    if rows * width > MOST_PIXELS:
-        raise ValueError(f"a filmstrip of {rows}x{width} pixels is larger than any of ours")
+    if rows * width * 3 > LARGEST_SAMPLE:
+        raise ValueError(f"a filmstrip must fit in {LARGEST_SAMPLE} bytes, got {rows}x{width}")
     if num_frames < 1 or rows % num_frames:
         raise ValueError(f"a filmstrip of {rows} rows does not hold {num_frames} frames")
     shape = (num_frames, rows // num_frames, width, 3)
@@ -86,16 +98,34 @@ def encode_h264(frames_THWC: np.ndarray) -> bytes:
 
 def decode_h264(member: bytes, num_frames: int, out: np.ndarray | None = None) -> np.ndarray:
     """Decode an mp4 member to uint8 `(T, H, W, 3)`; damaged streams raise. `out` is not used."""
-    with av.open(io.BytesIO(member), "r") as container:
-        stream = container.streams.video[0]
-        if stream.codec_context is None:
-            raise ValueError("its codec is unknown")
-        stream.thread_type = "NONE"
-        stream.codec_context.options = {"err_detect": "explode"}
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-    if len(frames) != num_frames:
-        raise ValueError(f"an mp4 of {len(frames)} frames does not hold {num_frames}")
-    return np.stack(frames)
+    configuration, pictures = read_pictures(member, num_frames)
+    context = av.CodecContext.create("h264", "r")
+    context.extradata = configuration
+    context.thread_type = "NONE"
+    context.options = {"err_detect": "explode", "max_pixels": str(H264_MOST_PIXELS)}
+    frames_THWC: np.ndarray | None = None
+    count = 0
+    for picture in [*pictures, None]:
+        for frame in context.decode(None if picture is None else av.Packet(picture)):
+            if frames_THWC is None:
+                frames_THWC = _room_for(num_frames, frame.height, frame.width)
+            if count == num_frames or frames_THWC.shape[1:3] != (frame.height, frame.width):
+                raise ValueError("its pictures are not frames of one size")
+            frames_THWC[count] = frame.to_ndarray(format="rgb24")
+            count += 1
+    if frames_THWC is None or count != num_frames:
+        raise ValueError(f"an mp4 of {count} frames does not hold {num_frames}")
+    return frames_THWC
+
+
+def _room_for(num_frames: int, height: int, width: int) -> np.ndarray:
+    """Return an empty clip; ValueError if it is larger than any of ours."""
+    if num_frames * height * width * 3 > LARGEST_SAMPLE:
+        raise ValueError(
+            f"a clip must fit in {LARGEST_SAMPLE} bytes, got {num_frames} frames of "
+            f"{width}x{height}"
+        )
+    return np.empty((num_frames, height, width, 3), np.uint8)
 
 
 def encode_raw(frames_THWC: np.ndarray) -> bytes:
@@ -106,19 +136,16 @@ def encode_raw(frames_THWC: np.ndarray) -> bytes:
 
 
 def decode_raw(member: bytes, num_frames: int, out: np.ndarray | None = None) -> np.ndarray:
-    """Decode a NumPy member; objects are refused. `out` is not used."""
-    file = io.BytesIO(member)
-    if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError("a raw member must be a NumPy file of version 1.0")
-    try:
-        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    except (tokenize.TokenError, SyntaxError) as err:
-        raise ValueError(f"a raw member has no NumPy header: {err}") from err
-    if dtype != np.uint8 or len(shape) != 4 or shape[0] != num_frames or shape[3] != 3:
-        raise ValueError(f"a raw member must be uint8 ({num_frames}, H, W, 3), got {dtype} {shape}")
-    if is_fortran or min(shape) < 1 or math.prod(shape) != len(member) - file.tell():
+    """Decode a NumPy member of the one form that `encode_raw` writes. `out` is not used."""
+    found = RAW_HEADER.match(member)
+    if found is None:
+        raise ValueError("a raw member must be a NumPy file of uint8 (T, H, W, 3), version 1.0")
+    shape = (*(int(number) for number in found.groups()), 3)
+    if shape[0] != num_frames:
+        raise ValueError(f"a raw member of {shape[0]} frames does not hold {num_frames}")
+    if min(shape) < 1 or math.prod(shape) != len(member) - found.end():
         raise ValueError(f"a raw member of {len(member)} bytes does not hold {shape}")
-    return np.frombuffer(member, np.uint8, offset=file.tell()).reshape(shape).copy()
+    return np.frombuffer(member, np.uint8, offset=found.end()).reshape(shape).copy()
 
 
 EXTENSIONS = {"filmstrip": "jpg", "h264": "mp4", "raw": "npy"}

@@ -1,12 +1,13 @@
 """Codecs: round trips, no leak across frames, the same bytes twice, and bytes that are no clip."""
 
 import io
-import resource
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
+from bounds import GIB, memory_bound
 
 from manifests import ShardError
 from synth.codecs import (
@@ -17,7 +18,9 @@ from synth.codecs import (
     decode_filmstrip,
     decode_member,
     encode_filmstrip,
+    encode_h264,
 )
+from synth.tree import LARGEST_SAMPLE
 
 T, H, W = 6, 32, 48
 CODECS = {"filmstrip": 36.0, "h264": 32.0, "raw": np.inf}  # least PSNR in dB
@@ -127,6 +130,7 @@ def test_sizes_that_a_codec_holds(codec: str, size: tuple[int, int, int]) -> Non
         ("filmstrip", (1, 16, 70_000), "65500"),
         ("h264", (16, 225, 224), "even width and height"),
         ("h264", (16, 224, 225), "even width and height"),
+        ("h264", (1, 4096, 4096), "8388608 pixels a frame"),
     ],
 )
 def test_sizes_that_a_codec_cannot_hold(codec: str, size: tuple[int, int, int], words: str) -> None:
@@ -215,17 +219,92 @@ def test_flipped_bytes_decode_to_a_clip_or_are_a_shard_error(codec: str) -> None
         assert decoded.ndim == 4
 
 
-def test_jpeg_that_claims_gigapixels_is_a_shard_error() -> None:
-    # 900 bytes that ask for 12.9 GB; without the limit below a machine may swap for minutes.
+def jpeg_that_claims(rows: int, columns: int) -> bytes:
     member = bytearray(encode_filmstrip(np.zeros((1, 16, 16, 3), np.uint8)))
     frame_header = member.find(b"\xff\xc0")
-    member[frame_header + 5 : frame_header + 9] = (65_488).to_bytes(2, "big") * 2
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    most = pages * resource.getpagesize() + 2 * 2**30
-    resource.setrlimit(resource.RLIMIT_AS, (most, limits[1]))
-    try:
-        with pytest.raises(ShardError, match="member"):
-            decode_member("jpg", bytes(member), 1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, limits)
+    member[frame_header + 5 : frame_header + 7] = rows.to_bytes(2, "big")
+    member[frame_header + 7 : frame_header + 9] = columns.to_bytes(2, "big")
+    return bytes(member)
+
+
+def mp4_with(changes: dict[bytes, list[int]]) -> bytes:
+    """Return an mp4 of 4 frames with other numbers behind the version of some of its boxes."""
+    member = bytearray(encode_h264(smooth_clip(4)))
+    for kind, numbers in changes.items():
+        start = member.find(kind) + 8
+        for number in numbers:
+            member[start : start + 4] = number.to_bytes(4, "big")
+            start += 4
+    return bytes(member)
+
+
+BOMBS = {
+    "jpeg of gigapixels": ("jpg", lambda: jpeg_that_claims(65_488, 65_488), 1),
+    "jpeg above the largest sample": ("jpg", lambda: jpeg_that_claims(16_384, 8_192), 1),
+    "mp4 of 67 million samples": (  # 4 GB in FFmpeg's demuxer
+        "mp4",
+        lambda: mp4_with(
+            {b"stsz": [1, 2**26], b"stsc": [1, 1, 2**26], b"stts": [1, 2**26]},
+        ),
+        4,
+    ),
+    "mp4 of as many frames as wanted": ("mp4", lambda: mp4_with({b"stsz": [1, 2**31]}), 2**31),
+    "mp4 of that many empty frames": ("mp4", lambda: mp4_with({b"stsz": [0, 2**31]}), 2**31),
+    "mp4 of more frames than wanted": (
+        "mp4",
+        lambda: encode_h264(np.zeros((120, 720, 1280, 3), np.uint8)),
+        4,
+    ),
+    "mp4 of frames above 4K": ("mp4", lambda: encode_h264(np.zeros((1, 2304, 4096, 3), "u1")), 1),
+    "mp4 above the largest sample": (
+        "mp4",
+        lambda: encode_h264(np.zeros((100, 720, 1280, 3), np.uint8)),
+        100,
+    ),
+    "npy of terabytes": ("npy", lambda: claimed_shape("(6, 1000000, 1000000, 3), "), 6),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs_are_shard_errors_and_take_little(name: str) -> None:
+    extension, make, num_frames = BOMBS[name]
+    member = make()
+    with memory_bound(GIB // 2), pytest.raises(ShardError, match="member does not decode"):
+        decode_member(extension, member, num_frames)
+
+
+def test_a_progressive_jpeg_takes_three_times_its_pixels_and_no_more() -> None:
+    image = np.zeros((4_096, 5_456, 3), np.uint8)  # a quarter of the largest sample
+    settings = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]
+    member = cv2.imencode(".jpg", image, settings)[1].tobytes()
+    del image
+    with memory_bound(GIB // 4):
+        assert decode_member("jpg", member, 1).nbytes * 4 <= LARGEST_SAMPLE
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "-" * 9000 + "1",  # MemoryError in numpy's reader
+        "{[]: 1}",  # TypeError
+        "{'descr': '|u1', 'fortran_order': False, 'shape': (6, 1, 1, 3), 1: 2}",
+        "__import__('os').system('true')",
+    ],
+)
+def test_headers_of_numpy_files_are_not_evaluated(header: str) -> None:
+    with pytest.raises(ShardError, match="must be a NumPy file of uint8"):
+        decode_member("npy", npy_header(header) + bytes(18), T)
+
+
+def test_an_mp4_that_is_cut_anywhere_is_a_shard_error() -> None:
+    member = encode_h264(smooth_clip(4))
+    for length in range(len(member)):
+        with pytest.raises(ShardError, match="member does not decode"):
+            decode_member("mp4", member[:length], 4)
+
+
+@pytest.mark.parametrize("playlist", ["#EXTM3U\n{}\n", "ffconcat version 1.0\nfile {}\n"])
+def test_a_playlist_is_no_member(tmp_path: Path, playlist: str) -> None:
+    (tmp_path / "clip.mp4").write_bytes(encode_h264(smooth_clip(4)))
+    with pytest.raises(ShardError, match="member does not decode"):
+        decode_member("mp4", playlist.format(tmp_path / "clip.mp4").encode(), 4)
