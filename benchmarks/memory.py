@@ -49,7 +49,7 @@ def render_one_shard(plan_folder: Path, out: Path) -> None:
     plan = read_plan(plan_folder)
     videos = {video.video_id: video for video in read_plan_sources(plan, None)}
     for shard, rows in plan.shards():
-        task = ShardTask(shard, rows.to_pylist(), videos, str(out), "filmstrip", plan.digest)
+        task = ShardTask(shard, rows, videos, str(out), "filmstrip", plan.digest)
         report = render_shard(task)
         if report.rejected:
             raise RuntimeError(f"samples were rejected: {report.reasons}")

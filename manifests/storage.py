@@ -47,10 +47,10 @@ def to_path(path: str | os.PathLike[str] | AnyPath) -> AnyPath:
     return cast(AnyPath, found)
 
 
-def remote_errors() -> tuple[type[Exception], ...]:
-    """Return what object stores raise that is no OSError: no credentials, no such host."""
+def storage_errors() -> tuple[type[Exception], ...]:
+    """Return what files and object stores raise: no credentials and no host are no OSError."""
     botocore = sys.modules.get("botocore.exceptions")
-    return (botocore.BotoCoreError, botocore.ClientError) if botocore else ()
+    return (OSError, botocore.BotoCoreError, botocore.ClientError) if botocore else (OSError,)
 
 
 @contextmanager

@@ -7,9 +7,11 @@ the caller's own script is never imported again, so it needs no `__main__` guard
 """
 
 import contextlib
+import ctypes
 import importlib
 import json
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -22,6 +24,8 @@ from typing import Any
 from .errors import SeamlineError
 
 Reply = dict[str, Any]
+RAISED = "raised"  # of a reply: the exception that the child ends with
+PR_SET_PDEATHSIG = 1  # of Linux
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +34,17 @@ class Crash:
 
     Attributes:
         exit_code: Of the last child; minus the signal's number if a signal ended it.
+        raised: The exception that it ended with, if it could say so.
     """
 
     exit_code: int
+    raised: str = ""
 
     @property
     def cause(self) -> str:
         """Return how the child ended, in words."""
+        if self.raised:
+            return self.raised
         if self.exit_code >= 0:
             return f"exit status {self.exit_code}"
         return str(signal.strsignal(-self.exit_code)).lower()
@@ -61,9 +69,8 @@ def map_in_children(
     Raises:
         SeamlineError: A child ended before it was ready for its first item.
     """
-    assert function.__module__ != "__main__", "children cannot import from the caller's script"
     waiting = deque((index, 1) for index in range(len(items)))
-    crew = _Crew(f"{function.__module__}:{function.__qualname__}")
+    crew = _Crew(function)
     try:
         for _ in range(min(num_workers, len(items))):
             crew.start()
@@ -89,10 +96,17 @@ def _deserves_another_try(reply: Reply | Crash, tries: int, max_tries: int) -> b
     return isinstance(reply, Crash) and tries < max_tries and reply.exit_code != -signal.SIGALRM
 
 
-class _Child:
-    """One child process, and the item (index, tries) that it works on."""
+class ChildProcess:
+    """One child process, and the item (index, tries) that it works on.
 
-    def __init__(self, function_name: str) -> None:
+    Args:
+        function: As `map_in_children` takes it.
+        pass_fds: Open files that the child shall have, under the same numbers.
+    """
+
+    def __init__(self, function: Callable[..., Reply], pass_fds: Sequence[int] = ()) -> None:
+        assert function.__module__ != "__main__", "children cannot import from the caller's script"
+        function_name = f"{function.__module__}:{function.__qualname__}"
         self.task: tuple[int, int] | None = None
         self.is_ready = False
         search_path = os.pathsep.join(folder for folder in sys.path if folder)
@@ -101,6 +115,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": search_path},
+            pass_fds=pass_fds,
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -112,18 +127,23 @@ class _Child:
             self.requests.write(json.dumps(item).encode() + b"\n")
             self.requests.flush()
 
+    def has_replied(self, seconds: float) -> bool:
+        """Wait so long for a reply or the child's end; return whether `receive` has it."""
+        return bool(select.select([self.replies], [], [], seconds)[0])
+
     def receive(self) -> Reply | Crash:
         """Read the reply, or learn that the child is dead."""
         line = self.replies.readline()
-        if line.endswith(b"\n"):
+        reply: Reply = json.loads(line) if line.endswith(b"\n") else {}
+        if line.endswith(b"\n") and RAISED not in reply:
             self.is_ready = True
-            reply: Reply = json.loads(line)
             return reply
         try:
-            return Crash(self.process.wait(timeout=10))
+            exit_code = self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            return Crash(self.process.wait())
+            exit_code = self.process.wait()
+        return Crash(exit_code, reply.get(RAISED, ""))
 
     def close(self) -> None:
         """End the child, whatever it is doing."""
@@ -137,24 +157,24 @@ class _Child:
 class _Crew:
     """The living children."""
 
-    def __init__(self, function_name: str) -> None:
-        self.function_name = function_name
+    def __init__(self, function: Callable[..., Reply]) -> None:
+        self.function = function
         self.selector = selectors.DefaultSelector()
-        self.children: set[_Child] = set()
+        self.children: set[ChildProcess] = set()
 
     @property
     def is_busy(self) -> bool:
         return any(child.task is not None for child in self.children)
 
     def start(self) -> None:
-        child = _Child(self.function_name)
+        child = ChildProcess(self.function)
         self.children.add(child)
         self.selector.register(child.replies, selectors.EVENT_READ, child)
 
-    def replies(self) -> Iterator[tuple[_Child, Reply | Crash]]:
+    def replies(self) -> Iterator[tuple[ChildProcess, Reply | Crash]]:
         """Wait for some children and yield what they said; the first thing said is "ready"."""
         for key, _ in self.selector.select():
-            child: _Child = key.data
+            child: ChildProcess = key.data
             reply = child.receive()
             if isinstance(reply, Crash):
                 self.selector.unregister(child.replies)
@@ -175,6 +195,7 @@ class _Crew:
 
 def serve(function_name: str) -> None:
     """Run in a child: answer items with replies until the caller closes the pipe or is gone."""
+    _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller, who ends its children
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with os.fdopen(os.dup(1), "w") as replies:
@@ -187,3 +208,15 @@ def serve(function_name: str) -> None:
                 print(json.dumps(function(**json.loads(line))), file=replies, flush=True)
         except BrokenPipeError:
             os._exit(1)  # nobody is left to read; a second failure at exit would only print noise
+        except Exception as err:
+            print(json.dumps({RAISED: f"{type(err).__name__}: {err}"}), file=replies, flush=True)
+            raise
+
+
+def _die_with_parent() -> None:
+    """Let the system kill this process when its parent is gone, whatever it is doing."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)

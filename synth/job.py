@@ -1,47 +1,43 @@
-"""The render job: Ray tasks that each make one shard, and the ledger of what is done.
+"""The render job: what is planned, what is done, and what is missing is rendered.
 
-A task gets plan rows and paths; no pixel passes through Ray's object store. Attempts are counted
-here. Running the same command again is the recovery: finished shards are left untouched.
+Running the same command again is the recovery: finished shards are left untouched. The done records
+are the ledger; of each finished shard only its number is held in memory.
 """
 
-import contextlib
-import errno
-import logging
-import os
 import secrets
-import socket
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from manifests import (
+    AnyPath,
     Progress,
     SourceTable,
     SourceVideo,
     UsageError,
+    file_sizes,
     stop_on_signal,
+    to_path,
     write_atomic,
 )
 
+from .attempt import Limits, ShardResult
 from .codecs import ENCODERS, check_size
+from .dispatch import dispatch
 from .plan_files import Plan, read_plan, read_plan_sources
 from .planned import Rejected, check_row
-from .render import ShardReport, ShardTask, render_shard
+from .render import ShardTask
 from .retry import take_back
-from .shards import dump_json, read_done, read_record, shard_path
-from .watchdog import expired_video
+from .shards import done_records, dump_json
 
-MAX_ATTEMPTS = 3
-IN_FLIGHT_PER_CPU = 2
 DECODE_SECONDS = 600.0
-CONNECT_SECONDS = 10.0
+MEMORY_GB = 1.0
 
 
 @dataclass
@@ -76,6 +72,20 @@ class RenderReport:
         """Whether every shard of the plan is done."""
         return not (self.failed or self.is_dry_run or self.is_interrupted)
 
+    @property
+    def num_done(self) -> int:
+        """Samples that are rendered or rejected."""
+        return self.rendered + self.rejected
+
+    def start_again(self) -> None:
+        """Count from nothing."""
+        self.rendered = self.rejected = 0
+        self.reasons.clear()
+
+    def note(self) -> str:
+        """Say what a progress line should."""
+        return f"{self.rejected:,} rejected" if self.rejected else ""
+
     def add(self, record: Mapping[str, Any]) -> None:
         """Count a finished shard."""
         self.rendered += record["rendered"]
@@ -93,6 +103,7 @@ def render_plan(
     address: str | None = None,
     dry_run: bool = False,
     decode_seconds: float = DECODE_SECONDS,
+    memory_gb: float = MEMORY_GB,
     retry_rejected: str | None = None,
 ) -> RenderReport:
     """Render what is missing of a plan into the folder `out`.
@@ -100,14 +111,17 @@ def render_plan(
     At SIGINT or SIGTERM no new shard is begun; a second one abandons those that are.
 
     Args:
+        plan_folder, out: Local folders or URLs of an object store.
         sources: Sources table, if the plan does not name it.
         codec: "filmstrip", "h264" or "raw".
         workers: Render processes; all cores of the machine or cluster if None; 0 renders in this
-            process, without Ray.
+            process, without Ray and without limits of time and memory.
         address: A running Ray cluster to join.
         dry_run: Check everything and count, but render nothing.
-        decode_seconds: A worker that decodes one video for longer is ended, and the samples of that
-            video are rejected; not where `workers` is 0.
+        decode_seconds: A process that decodes one video for longer is ended, and the samples of
+            that video are rejected.
+        memory_gb: What a render process may take; Ray gives a node no more of them than fit. One
+            that takes more is ended, and its shard tried again when nothing else runs.
         retry_rejected: Render those shards again that rejected samples for this reason, if their
             source files changed since.
 
@@ -119,59 +133,89 @@ def render_plan(
         raise UsageError(f"workers must be >= 0, got {workers}")
     if not decode_seconds > 0:
         raise UsageError(f"the decoding of a video needs more than {decode_seconds:g} s")
-    plan = read_plan(plan_folder)
-    table = read_plan_sources(plan, sources)
-    out = Path(out)
-    _check_output(plan, out, codec)
-    _check_rows(plan, table, codec)
-    report = RenderReport(planned=plan.num_samples, is_dry_run=dry_run)
+    if not memory_gb > 0:
+        raise UsageError(f"a render process needs more than {memory_gb:g} GB")
     if retry_rejected is not None and dry_run:
         raise UsageError("--retry-rejected removes done records: not with --dry-run")
+    plan = read_plan(plan_folder)
+    table = read_plan_sources(plan, sources)
+    output = to_path(out)
+    _check_output(output, codec)
+    _check_rows(plan, table, codec)
+    report = RenderReport(planned=plan.num_samples, is_dry_run=dry_run)
+    done = _count_done(plan, output, codec, report)
     if retry_rejected is not None:
-        report.taken_back, report.unchanged = take_back(out, table, retry_rejected)
-    with Progress("check" if dry_run else "render", "samples", plan.num_samples) as progress:
-        tasks = _missing_shards(plan, table, out, codec, report, progress)
+        report.taken_back, report.unchanged = take_back(output, table, retry_rejected)
+        done = _count_done(plan, output, codec, report)
+    with Progress(
+        "check" if dry_run else "render", "samples", plan.num_samples, done=report.num_done
+    ) as progress:
+        tasks = _missing_shards(plan, table, done, str(output), codec, report)
         if dry_run:
             for task in tasks:
                 _check_task(task, report)
                 progress.advance(len(task.rows))
             return report
-        out.mkdir(parents=True, exist_ok=True)
-        if workers != 0:
-            tasks = (_watch(task, decode_seconds) for task in tasks)
+        _check_writable(output)
+        limits = Limits(decode_seconds, int(memory_gb * 2**30))
         with stop_on_signal() as stop:
-            _run(_until(stop, tasks, report), report, progress, workers, address)
+            for task, outcome in dispatch(_until(stop, tasks, report), limits, workers, address):
+                if isinstance(outcome, ShardResult):
+                    report.add(vars(outcome.report))
+                    progress.advance(len(task.rows), report.note())
+                else:
+                    report.failed[task.shard] = outcome.reason
+                    if outcome.cause == "disk":
+                        stop.set()  # the next shard would not fit either
     if report.is_complete:
-        _finish(plan, table, out, codec)
+        _finish(plan, table, output, codec, unplanned=done)
     return report
+
+
+def _count_done(plan: Plan, out: AnyPath, codec: str, report: RenderReport) -> set[int]:
+    """Return the numbers of the finished shards and count them; leftovers are rendered again.
+
+    Raises:
+        UsageError: A shard of another plan or codec.
+    """
+    report.start_again()
+    done = set()
+    for shard, record, stands in done_records(out):
+        if record.get("plan_digest") != plan.digest:
+            raise UsageError(
+                f"{str(out)!r} holds shards of another plan (shard {shard}): choose another folder"
+            )
+        if record.get("codec") != codec:
+            raise UsageError(
+                f"{str(out)!r} holds shards of codec {record.get('codec')!r}, got --codec {codec}"
+            )
+        if stands:
+            done.add(shard)
+            report.add(record)
+    report.done_before = len(done)
+    return done
 
 
 def _missing_shards(
     plan: Plan,
     table: SourceTable,
-    out: Path,
+    done: set[int],
+    out: str,
     codec: str,
     report: RenderReport,
-    progress: Progress,
 ) -> Iterator[ShardTask]:
-    """Yield the tasks that are not done yet; finished shards are counted in `report`."""
+    """Yield the tasks that are not done yet, counting the shards of the plan.
+
+    In the end `done` has only shards that are not planned.
+    """
     rows_of = {video_id: i for i, video_id in enumerate(table.table["video_id"].to_pylist())}
     for shard, rows in plan.shards():
         report.num_shards += 1
-        record = read_done(out, shard)
-        if record is not None:
-            report.done_before += 1
-            report.add(record)
-            progress.skip(record["planned"])
-            continue
-        yield ShardTask(
-            shard,
-            rows.to_pylist(),
-            _shard_videos(rows, table, rows_of),
-            str(out),
-            codec,
-            plan.digest,
-        )
+        if shard in done:
+            done.discard(shard)
+        else:
+            videos = _shard_videos(rows, table, rows_of)
+            yield ShardTask(shard, rows, videos, out, codec, plan.digest)
 
 
 def _until(
@@ -185,16 +229,9 @@ def _until(
         yield task
 
 
-def _watch(task: ShardTask, decode_seconds: float) -> ShardTask:
-    """Give a task what ends its worker if a decoder hangs."""
-    name = f".{shard_path('', task.shard, 'json').stem}.{secrets.token_hex(6)}.watch.part"
-    record = str(Path(task.out) / name)
-    return replace(task, decode_seconds=decode_seconds, watch_record=record)
-
-
 def _check_task(task: ShardTask, report: RenderReport) -> None:
     """Count the rows that could not be rendered, with the whole reason of each."""
-    for row in task.rows:
+    for row in task.rows.to_pylist():
         checked = check_row(row, task.videos, task.codec)
         if isinstance(checked, Rejected):
             report.rejected += 1
@@ -208,22 +245,19 @@ def _shard_videos(
     return {video_id: table[rows_of[video_id]] for video_id in ids}
 
 
-def _check_output(plan: Plan, out: Path, codec: str) -> None:
-    """Refuse an output folder of another plan or codec."""
+def _check_output(out: AnyPath, codec: str) -> None:
+    """Refuse an unknown codec, and an output that is no folder."""
     if codec not in ENCODERS:
         raise UsageError(f"codec must be one of {list(ENCODERS)}, got {codec!r}")
     if out.exists() and not out.is_dir():
         raise UsageError(f"the output must be a folder, got the file {str(out)!r}")
-    for path in sorted(out.glob("shard-*.json")):
-        record = read_record(path) or {}
-        if record.get("plan_digest") != plan.digest:
-            raise UsageError(
-                f"{str(out)!r} holds shards of another plan ({path.name}): choose another folder"
-            )
-        if record.get("codec") != codec:
-            raise UsageError(
-                f"{str(out)!r} holds shards of codec {record.get('codec')!r}, got --codec {codec}"
-            )
+
+
+def _check_writable(out: AnyPath) -> None:
+    """Write and remove a file, so that a wrong output shows before anything is rendered."""
+    probe = out / f".shard-{secrets.token_hex(6)}.part"
+    write_atomic(probe, b"")
+    probe.unlink()
 
 
 def _check_rows(plan: Plan, table: SourceTable, codec: str) -> None:
@@ -257,130 +291,28 @@ def _check_rows(plan: Plan, table: SourceTable, codec: str) -> None:
                 raise UsageError(f"{err} ({str(plan.path)!r})") from err
 
 
-def _run(
-    tasks: Iterator[ShardTask],
-    report: RenderReport,
-    progress: Progress,
-    workers: int | None,
-    address: str | None,
-) -> None:
-    def finish(done: ShardReport) -> None:
-        report.add(vars(done))
-        progress.advance(done.planned, f"{report.rejected} rejected" if report.rejected else "")
-
-    if workers == 0:
-        _run_here(tasks, report, finish)
-    else:
-        with _ray_cluster(workers, address):
-            _run_on_ray(tasks, report, finish)
-
-
-def _run_here(
-    tasks: Iterator[ShardTask], report: RenderReport, finish: Callable[[ShardReport], None]
-) -> None:
-    for task in tasks:
-        try:
-            finish(render_shard(task))
-        except OSError as err:
-            report.failed[task.shard] = _say(err)
-
-
-@contextlib.contextmanager
-def _ray_cluster(workers: int | None, address: str | None) -> Iterator[None]:
-    """Start a local Ray, or join one; an already connected Ray is used and left as it is."""
-    if ray.is_initialized():
-        yield
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address is None:
-        ray.init(
-            num_cpus=workers or os.cpu_count(),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    else:
-        _join(address)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _join(address: str) -> None:
-    """Join a running cluster, or say that there is none; Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        if host and port.isdecimal():
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError) as err:
-        raise UsageError(f"no Ray cluster answers at {address!r}") from err
-
-
-def _run_on_ray(
-    tasks: Iterator[ShardTask], report: RenderReport, finish: Callable[[ShardReport], None]
-) -> None:
-    """Keep a bounded number of shards in flight; try a failed one again, up to MAX_ATTEMPTS."""
-    remote = ray.remote(num_cpus=1, max_retries=0)(render_shard)
-    window = max(1, int(ray.cluster_resources().get("CPU", 1))) * IN_FLIGHT_PER_CPU
-    running: dict[Any, tuple[ShardTask, int]] = {}
-    again: deque[tuple[ShardTask, int]] = deque()
-    while True:
-        while len(running) < window:
-            task, attempt = again.popleft() if again else (next(tasks, None), 1)
-            if task is None:
-                break
-            running[remote.remote(task)] = (task, attempt)
-        if not running:
-            return
-        (ready,), _ = ray.wait(list(running), num_returns=1)
-        task, attempt = running.pop(ready)
-        try:
-            finish(ray.get(ready))
-        except (ray.exceptions.RayError, OSError) as err:
-            stopped = expired_video(Path(task.watch_record))
-            if stopped is not None and stopped not in task.failed:
-                why = f"decoding was stopped: it did not end in {task.decode_seconds:g} s"
-                again.append((replace(task, failed={**task.failed, stopped: why}), attempt))
-            elif attempt < MAX_ATTEMPTS and not _is_disk_full(err):
-                again.append((task, attempt + 1))
-            else:
-                report.failed[task.shard] = _say(err)
-
-
-def _is_disk_full(err: BaseException) -> bool:
-    cause = err.cause if isinstance(err, ray.exceptions.RayTaskError) else err
-    return isinstance(cause, OSError) and cause.errno == errno.ENOSPC
-
-
-def _say(err: BaseException) -> str:
-    cause = err.cause if isinstance(err, ray.exceptions.RayTaskError) else err
-    if isinstance(cause, OSError) and cause.strerror:
-        return f"{cause.strerror} ({cause.filename})" if cause.filename else cause.strerror
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
-
-
-def _finish(plan: Plan, table: SourceTable, out: Path, codec: str) -> None:
+def _finish(plan: Plan, table: SourceTable, out: AnyPath, codec: str, unplanned: set[int]) -> None:
     """Write dataset.json, the record of a finished folder, and sweep leftovers of killed runs."""
-    records = [read_record(shard_path(out, shard, "json")) or {} for shard, _ in plan.shards()]
     kinds: Counter[str] = Counter()
-    for record in records:
+    counts: Counter[str] = Counter()
+    digests = {}
+    for shard, record, _ in done_records(out):
+        if shard in unplanned:
+            continue
         kinds.update(record["kinds"])
+        counts.update({name: record[name] for name in ("planned", "rendered", "rejected")})
+        digests[shard] = record["sha256"]
     dataset = {
         "classes": plan.record.get("classes", list(table.classes)),
         "plan_digest": plan.digest,
         "recipe_digest": plan.record.get("recipe_digest"),
         "codec": codec,
-        "num_samples": sum(record["rendered"] for record in records),
-        "counts": {
-            name: sum(record[name] for record in records)
-            for name in ("planned", "rendered", "rejected")
-        },
+        "num_samples": counts["rendered"],
+        "counts": dict(counts),
         "kinds": dict(sorted(kinds.items())),
-        "shards": [record["shard"] for record in records],
-        "shard_digests": [record["sha256"] for record in records],
+        "shards": sorted(digests),
+        "shard_digests": [digests[shard] for shard in sorted(digests)],
     }
-    for leftover in out.glob(".shard-*.part"):
-        leftover.unlink(missing_ok=True)
+    for name in file_sizes(out, ".shard-", ".part"):
+        (out / name).unlink(missing_ok=True)
     write_atomic(out / "dataset.json", dump_json(dataset) + b"\n")

@@ -7,26 +7,24 @@ and the shard still completes. The bytes depend on the rows and the codec alone.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from manifests import SourceVideo, VideoError, atomic_writer, write_atomic
 
-from .clip_reader import ClipReader, Watch
+from .clip_reader import ClipReader, Watch, unwatched
 from .codecs import ENCODERS, EXTENSIONS
 from .plan import Row
 from .planned import PlannedSample, Rejected, check_row
 from .retry import source_digests
 from .shards import TarWriter, dump_json, shard_path, write_index
 from .tree import clips_of, describe_sample, evaluate_frames
-from .watchdog import unwatched, watched
 
 VIEWS_BUDGET = 192 * 2**20  # bytes of views held while their rows wait
 PACKAGES = ("av", "decord", "numpy", "opencv-python-headless", "simplejpeg")
@@ -60,27 +58,16 @@ class ShardTask:
         out: The output folder.
         codec: Of the clips.
         plan_digest: For the done record.
-        decode_seconds: How long the decoding of a video may take before the process is ended; None:
-            however long it takes.
-        watch_record: File that names the video then.
         failed: Reasons by video that is known to fail: processes were ended for them.
     """
 
     shard: int
-    rows: Sequence[Row]
+    rows: pa.Table
     videos: Mapping[str, SourceVideo]
     out: str
     codec: str
     plan_digest: str
-    decode_seconds: float | None = None
-    watch_record: str = ""
     failed: Mapping[str, str] = field(default_factory=dict)
-
-    def watch(self, video_id: str) -> AbstractContextManager[None]:
-        """Guard the decoding of a video."""
-        if self.decode_seconds is None:
-            return unwatched(video_id)
-        return watched(video_id, Path(self.watch_record), self.decode_seconds)
 
 
 @dataclass(frozen=True)
@@ -155,8 +142,12 @@ def _without_null_augment(source: Row) -> Row:
     return {name: value for name, value in source.items() if (name, value) != ("augment", None)}
 
 
-def render_shard(task: ShardTask) -> ShardReport:
+def render_shard(task: ShardTask, watch: Watch = unwatched) -> ShardReport:
     """Render and commit one shard: tar, index, and last the done record.
+
+    Args:
+        task: What to render.
+        watch: Guards the decoding of a video.
 
     Raises:
         OSError: The output cannot be written; nothing stands under a final name then.
@@ -168,7 +159,7 @@ def render_shard(task: ShardTask) -> ShardReport:
     with atomic_writer(path) as file:
         tar = TarWriter(file)
         results = render_samples(
-            task.rows, task.videos, task.codec, failed=task.failed, watch=task.watch
+            task.rows.to_pylist(), task.videos, task.codec, failed=task.failed, watch=watch
         )
         for result in results:
             start = tar.offset

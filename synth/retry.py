@@ -6,12 +6,11 @@ A shard is never edited: it loses its done record, and is rendered again as a wh
 import hashlib
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, cast
 
-from manifests import SourceTable, SourceVideo, UsageError, VideoError, open_bytes
+from manifests import AnyPath, SourceTable, SourceVideo, UsageError, VideoError, open_bytes
 
-from .shards import read_record
+from .shards import done_records, shard_path
 
 
 def source_digests(videos: Iterable[SourceVideo]) -> dict[str, str | None]:
@@ -35,7 +34,7 @@ def _content_digest(path: str) -> str | None:
         return None
 
 
-def take_back(out: Path, table: SourceTable, reason: str) -> tuple[int, int]:
+def take_back(out: AnyPath, table: SourceTable, reason: str) -> tuple[int, int]:
     """Make the shards undone that rejected samples for `reason`, if one of their files is another.
 
     Args:
@@ -49,21 +48,20 @@ def take_back(out: Path, table: SourceTable, reason: str) -> tuple[int, int]:
     Raises:
         UsageError: No sample was rejected for such a reason.
     """
-    changed: list[Path] = []
+    changed: list[int] = []
     num_same = 0
-    for path in sorted(out.glob("shard-*.json")):
-        record = read_record(path) or {}
+    for shard, record, _ in done_records(out):
         if not any(name.startswith(reason) for name in record.get("reasons", ())):
             continue
         before = record.get("rejected_sources", {})
         if source_digests(table.select(before).values()) == before:
             num_same += 1
         else:
-            changed.append(path)
+            changed.append(shard)
     if not changed and not num_same:
         raise UsageError(f"no sample in {str(out)!r} was rejected for a reason like {reason!r}")
     if changed:
         (out / "dataset.json").unlink(missing_ok=True)  # the folder is not finished any more
-    for path in changed:
-        path.unlink()
+    for shard in changed:
+        shard_path(out, shard, "json").unlink()
     return len(changed), num_same

@@ -31,7 +31,8 @@ from synth.planned import Rejected
 from synth.recipe import CLIP_KINDS, PAIR_KINDS
 from synth.render import render_samples
 from synth.shards import TarWriter, dump_json, read_record, shard_path, write_index
-from synth.verify import read_status, verify_output
+from synth.status import read_status
+from synth.verify import verify_output
 from synth.views import View, apply_view
 
 
@@ -359,7 +360,7 @@ def test_a_full_disk_loses_nothing_that_was_done(
         calls.append(path)
         if len(calls) == 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        original(path, rows)
+        return original(path, rows)
 
     monkeypatch.setattr(render_module, "write_index", full)
     report = render_plan(dataset / "plan", tmp_path / "out", workers=0)

@@ -59,7 +59,8 @@ def test_a_crash_costs_one_item(capfd) -> None:
     assert [found[index]["value"] for index in (0, 2, 6, 7)] == ["a", "b", "c", 3]
     assert found[1] == Crash(7)
     assert found[3] == Crash(-signal.SIGABRT)
-    assert found[4] == Crash(1)
+    assert found[4] == Crash(1, "ValueError: an error that nobody expected")
+    assert found[4].cause == "ValueError: an error that nobody expected"
     assert found[5] == Crash(-signal.SIGALRM)
     output = capfd.readouterr()
     assert output.out == ""  # stdout is for results

@@ -1,0 +1,157 @@
+"""Hand out shards to workers: a bounded number in flight, attempts counted here.
+
+Ray would try a task that ran out of memory for ever; here a shard is tried MAX_ATTEMPTS times.
+Tasks get plan rows and paths; no pixel passes through Ray's object store.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+
+from manifests import UsageError, ray_cluster, storage_errors
+
+from .attempt import FailedAttempt, Limits, ShardResult, attempt_shard, failure_of
+from .render import ShardTask, render_shard
+
+MAX_ATTEMPTS = 3
+IN_FLIGHT_PER_WORKER = 2  # so that no worker waits for its next shard
+
+Outcome = ShardResult | FailedAttempt
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A task and how it fared so far.
+
+    Attributes:
+        task: What to render.
+        number: Counted from 1.
+        suspect: The video that was being decoded when a process died.
+        alone: Run it when nothing else runs: memory was short.
+    """
+
+    task: ShardTask
+    number: int = 1
+    suspect: str = ""
+    alone: bool = False
+
+    def after(self, failure: FailedAttempt) -> "Attempt | None":
+        """Return the next attempt, or None if there shall be none.
+
+        A video whose decoder hangs, or crashes twice in a row, is rejected; that costs no attempt.
+        """
+        is_culprit = failure.video_id and failure.video_id not in self.task.failed
+        if is_culprit and (
+            failure.cause == "hang"
+            or (failure.cause == "crash" and failure.video_id == self.suspect)
+        ):
+            failed = {**self.task.failed, failure.video_id: _rejection(failure)}
+            return Attempt(replace(self.task, failed=failed), self.number, alone=self.alone)
+        if failure.cause == "disk" or self.number == MAX_ATTEMPTS:
+            return None
+        suspect = failure.video_id if failure.cause == "crash" else ""
+        alone = self.alone or failure.cause == "memory"
+        return Attempt(self.task, self.number + 1, suspect, alone)
+
+
+def _rejection(failure: FailedAttempt) -> str:
+    return failure.reason if failure.cause == "hang" else f"the decoder crashed: {failure.reason}"
+
+
+def dispatch(
+    tasks: Iterator[ShardTask], limits: Limits, workers: int | None, address: str | None
+) -> Iterator[tuple[ShardTask, Outcome]]:
+    """Yield every task with its result, or with why its last attempt failed.
+
+    Args:
+        tasks: Taken one by one, as workers become free.
+        limits: Of each render process.
+        workers: Render processes; all that fit if None; 0 renders in this process, without Ray and
+            without limits.
+        address: A running Ray cluster to join.
+
+    Raises:
+        UsageError: No cluster answers, or none of its nodes has the memory for a task.
+    """
+    if workers == 0:
+        yield from ((task, _attempt_here(task)) for task in tasks)
+        return
+    with ray_cluster(workers, address):
+        slots = _count_slots(limits)
+        window = min(slots, workers) if address and workers else slots * IN_FLIGHT_PER_WORKER
+        yield from _dispatch_on_ray(tasks, limits, window)
+
+
+def _attempt_here(task: ShardTask) -> Outcome:
+    try:
+        return ShardResult(render_shard(task), 0.0)
+    except storage_errors() as err:
+        return failure_of(err)
+
+
+def _count_slots(limits: Limits) -> int:
+    """Return how many tasks the nodes can run at a time; UsageError if none."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    memory = limits.memory_bytes
+    slots = [min(node.get("CPU", 0), node.get("memory", 0) // memory) for node in nodes]
+    if sum(slots) < 1:
+        largest = max((node.get("memory", 0) for node in nodes), default=0)
+        raise UsageError(
+            f"a worker was promised {memory / 2**30:g} GB, but the largest node has "
+            f"{largest / 2**30:.1f} GB and a CPU to give: lower --memory-gb"
+        )
+    return int(sum(slots))
+
+
+def _dispatch_on_ray(
+    tasks: Iterator[ShardTask], limits: Limits, window: int
+) -> Iterator[tuple[ShardTask, Outcome]]:
+    remote = ray.remote(num_cpus=1, memory=limits.memory_bytes, max_retries=0)(attempt_shard)
+    running: dict[Any, Attempt] = {}
+    again: deque[Attempt] = deque()
+    alone: deque[Attempt] = deque()
+    while True:
+        while len(running) < window:
+            attempt = again.popleft() if again else next(map(Attempt, tasks), None)
+            if attempt is None:
+                break
+            running[remote.remote(attempt.task, limits)] = attempt
+        if not running and alone:
+            attempt = alone.popleft()
+            running[remote.remote(attempt.task, limits)] = attempt
+        if not running:
+            return
+        (ready,), _ = ray.wait(list(running), num_returns=1)
+        attempt = running.pop(ready)
+        outcome = _outcome(ready)
+        if isinstance(outcome, ShardResult):
+            yield attempt.task, outcome
+            continue
+        following = attempt.after(outcome)
+        if following is None:
+            yield attempt.task, outcome
+        else:
+            (alone if following.alone else again).append(following)
+
+
+def _outcome(ready: Any) -> Outcome:
+    try:
+        outcome: Outcome = ray.get(ready)
+    except ray.exceptions.OutOfMemoryError as err:
+        return FailedAttempt("memory", f"the node ran out of memory ({_first_line(err)})")
+    except ray.exceptions.RayTaskError as err:
+        return FailedAttempt("error", _last_line(err))
+    except ray.exceptions.RayError as err:  # the worker or its node is gone
+        return FailedAttempt("error", f"a worker was lost ({_first_line(err)})")
+    return outcome
+
+
+def _first_line(err: Exception) -> str:
+    return str(err).strip().splitlines()[0][:200]
+
+
+def _last_line(err: Exception) -> str:
+    return str(err).strip().splitlines()[-1][:200]

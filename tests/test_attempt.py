@@ -1,0 +1,234 @@
+"""One attempt at a shard: children that hang, crash or grow, and what becomes of their shards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from made_dataset import digests, make_sources, write_recipe
+
+from manifests import UsageError
+from synth import read_status, render_plan, write_plan
+from synth.attempt import FailedAttempt, Limits, attempt_shard, memory_of
+from synth.dispatch import MAX_ATTEMPTS, Attempt
+from synth.plan_files import PLAN_SCHEMA, read_plan, read_plan_sources
+from synth.render import ShardTask
+
+GENEROUS = Limits(600.0, 2**32)
+
+
+def plan_with(folder: Path, path: Path) -> Path:
+    """Make a plan of three videos one of which is at `path`."""
+    sources = make_sources(folder)
+    table = pq.read_table(sources)
+    rows = table.to_pylist()
+    rows[2] |= {"path": str(path), "decoder": "pyav", "num_bytes": 0}
+    pq.write_table(table.from_pylist(rows, table.schema), folder / "sources.parquet")
+    write_plan(write_recipe(folder), folder / "sources.parquet", folder / "plan")
+    return folder / "plan"
+
+
+def first_task(plan_folder: Path, out: Path) -> ShardTask:
+    plan = read_plan(plan_folder)
+    table = read_plan_sources(plan, None)
+    shard, rows = next(plan.shards())
+    videos = {video.video_id: video for video in table}
+    return ShardTask(shard, rows, videos, str(out), "filmstrip", plan.digest)
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> ShardTask:
+    """A task whose third video is a pipe that nobody writes to: whoever opens it waits for ever."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    return first_task(plan_with(tmp_path, tmp_path / "pipe.mp4"), tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_decoder_that_hangs_is_ended_and_named(task: ShardTask) -> None:
+    outcome = attempt_shard(task, Limits(0.5, 2**32))
+    assert isinstance(outcome, FailedAttempt)
+    assert (outcome.cause, outcome.reason) == (
+        "hang",
+        "decoding was stopped: it did not end in 0.5 s",
+    )
+    assert task.videos[outcome.video_id].path.endswith("pipe.mp4")
+    assert list(Path(task.out).glob("shard-*")) == []
+
+
+@pytest.mark.slow
+def test_a_process_that_grows_too_large_is_ended(task: ShardTask) -> None:
+    outcome = attempt_shard(task, Limits(600.0, 2**24))
+    assert isinstance(outcome, FailedAttempt)
+    assert outcome.cause == "memory"
+    assert outcome.reason.startswith("a render process must stay below 0.02 GB, but grew to 0.")
+
+
+@pytest.mark.slow
+def test_a_process_that_crashes_says_how_and_where(
+    task: ShardTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child is killed while it decodes the pipe."""
+    from synth import attempt
+
+    def kill_the_decoder(renderer: Any, seconds: float) -> bool:
+        video_id, spent = renderer_of[0].decoding()
+        if video_id and spent > 0.3 and task.videos[video_id].path.endswith("pipe.mp4"):
+            os.kill(renderer.process.pid, signal.SIGSEGV)
+            time.sleep(0.2)
+        return original(renderer, seconds)
+
+    original = attempt.ChildProcess.has_replied
+    renderer_of = [attempt._Renderer()]
+    monkeypatch.setattr(attempt, "_IDLE", list(renderer_of))
+    monkeypatch.setattr(attempt.ChildProcess, "has_replied", kill_the_decoder)
+    outcome = attempt_shard(task, GENEROUS)
+    assert isinstance(outcome, FailedAttempt)
+    assert (outcome.cause, outcome.reason) == (
+        "crash",
+        "a render process died: segmentation fault",
+    )
+    assert task.videos[outcome.video_id].path.endswith("pipe.mp4")
+
+
+@pytest.mark.slow
+def test_an_output_that_takes_nothing_is_said(task: ShardTask, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    videos = {video_id: replace(v, status="rejected") for video_id, v in task.videos.items()}
+    outcome = attempt_shard(replace(task, out=str(tmp_path / "file"), videos=videos), GENEROUS)
+    assert isinstance(outcome, FailedAttempt)
+    assert outcome.cause == "error"
+    assert "file" in outcome.reason
+
+
+def test_memory_is_read_from_the_system() -> None:
+    now, most = memory_of(os.getpid(), "VmRSS"), memory_of(os.getpid(), "VmHWM")
+    assert 2**20 < now <= most
+    assert memory_of(2**30, "VmRSS") == 0
+
+
+# -- what follows a failure, without processes --------------------------------------------------
+
+TASK = ShardTask(0, pa.Table.from_pylist([], PLAN_SCHEMA), {}, "out", "raw", "")
+
+
+def follow(*failures: FailedAttempt) -> Attempt | None:
+    attempt: Attempt | None = Attempt(TASK)
+    for failure in failures:
+        assert attempt is not None
+        attempt = attempt.after(failure)
+    return attempt
+
+
+def test_an_error_is_tried_three_times() -> None:
+    error = FailedAttempt("error", "why")
+    assert MAX_ATTEMPTS == 3
+    assert follow(error, error) == Attempt(TASK, 3)
+    assert follow(error, error, error) is None
+
+
+def test_a_hanging_video_is_rejected_and_costs_no_attempt() -> None:
+    hangs = [FailedAttempt("hang", "too long", f"v{k}") for k in range(5)]
+    attempt = follow(*hangs)
+    assert attempt is not None
+    assert attempt.number == 1
+    assert attempt.task.failed == {f"v{k}": "too long" for k in range(5)}
+
+
+def test_a_video_is_rejected_when_its_decoder_crashes_twice_in_a_row() -> None:
+    crash, other = FailedAttempt("crash", "died", "v"), FailedAttempt("crash", "died", "w")
+    attempt = follow(crash, crash)
+    assert attempt is not None
+    assert attempt.task.failed == {"v": "the decoder crashed: died"}
+    assert follow(crash, other) == Attempt(TASK, 3, "w")
+    assert follow(crash, FailedAttempt("error", "why")) == Attempt(TASK, 3)
+    nothing = FailedAttempt("crash", "died")  # between two videos: nobody is to blame
+    assert follow(nothing, nothing) == Attempt(TASK, 3)
+
+
+def test_what_lacked_memory_is_tried_alone() -> None:
+    memory, error = FailedAttempt("memory", "too large"), FailedAttempt("error", "why")
+    assert follow(memory) == Attempt(TASK, 2, alone=True)
+    assert follow(memory, error) == Attempt(TASK, 3, alone=True)
+    assert follow(memory, memory, memory) is None
+
+
+def test_a_full_disk_is_not_tried_again() -> None:
+    assert follow(FailedAttempt("disk", "No space left on device")) is None
+
+
+# -- the whole job -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_source_that_hangs_is_rejected_and_the_rest_rendered(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    plan = plan_with(tmp_path, tmp_path / "pipe.mp4")
+    report = render_plan(plan, tmp_path / "out", workers=2, decode_seconds=4)
+    assert report.is_complete
+    assert 0 < report.rejected < report.planned == report.rendered + report.rejected
+    assert set(report.reasons) == {"decoding was stopped"}
+    assert sum(read_status(tmp_path / "out").reasons.values()) == report.rejected
+    assert not list((tmp_path / "out").glob(".*"))
+    once = digests(tmp_path / "out")
+    again = render_plan(plan, tmp_path / "out", workers=1, decode_seconds=4)
+    assert (again.done_before, again.rejected) == (again.num_shards, report.rejected)
+    assert digests(tmp_path / "out") == once
+
+
+@pytest.mark.slow
+def test_a_shard_that_never_fits_in_memory_fails_alone(tmp_path: Path) -> None:
+    """Every process is above the limit: each shard is tried three times, then reported."""
+    write_plan(write_recipe(tmp_path), make_sources(tmp_path), tmp_path / "plan")
+    report = render_plan(tmp_path / "plan", tmp_path / "out", workers=2, memory_gb=0.02)
+    assert not report.is_complete
+    assert len(report.failed) == report.num_shards
+    assert all("must stay below 0.02 GB" in reason for reason in report.failed.values())
+
+
+def test_more_memory_than_any_node_has_is_refused(tmp_path: Path) -> None:
+    write_plan(write_recipe(tmp_path), make_sources(tmp_path), tmp_path / "plan")
+    with pytest.raises(UsageError, match="lower --memory-gb"):
+        render_plan(tmp_path / "plan", tmp_path / "out", workers=1, memory_gb=1e6)
+
+
+@pytest.mark.parametrize("options", [{"decode_seconds": 0}, {"memory_gb": 0}, {"memory_gb": -1}])
+def test_limits_must_be_positive(tmp_path: Path, options: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match="needs more than"):
+        render_plan(tmp_path, tmp_path / "out", **options)
+
+
+ORPHAN = """
+import os, signal, sys
+from manifests import ChildProcess
+from test_attempt import sleep
+child = ChildProcess(sleep)
+child.receive()
+child.send({})
+print(child.process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def sleep() -> dict[str, Any]:
+    time.sleep(600)
+    return {}
+
+
+@pytest.mark.slow
+def test_a_child_does_not_outlive_its_parent() -> None:
+    command = [sys.executable, "-c", ORPHAN]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, capture_output=True, env=environment, check=False, timeout=60)
+    child = json.loads(done.stdout)
+    end = time.monotonic() + 10
+    while Path(f"/proc/{child}").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists() or "Z" in Path(f"/proc/{child}/stat").read_text()
