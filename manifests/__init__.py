@@ -1,6 +1,7 @@
 """What goes in: tables of source videos and annotated segments, their readers and checks."""
 
 from .build import SourcesReport, build_sources
+from .containers import HEAD_BYTES, container_of
 from .demo import DemoVideos, make_demo_videos
 from .errors import (
     CheckpointError,
@@ -46,6 +47,7 @@ from .timegrid import (
 from .upright import RgbConverter, orientation_of
 
 __all__ = [
+    "HEAD_BYTES",
     "AnyPath",
     "CheckpointError",
     "DemoVideos",
@@ -65,6 +67,7 @@ __all__ = [
     "atomic_writer",
     "build_record",
     "build_sources",
+    "container_of",
     "file_sizes",
     "first_line",
     "make_demo_videos",

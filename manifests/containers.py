@@ -10,6 +10,7 @@ ISO_BOXES = frozenset(
     b"ftyp styp moov moof mdat mfra sidx free skip wide uuid meta udta pdin emsg".split()
 )
 EBML_HEADER, EBML_SEGMENT = 0x1A45DFA3, 0x18538067
+HEAD_BYTES = 12
 
 
 def declared_bytes(file: BinaryIO) -> int | None:
@@ -23,14 +24,17 @@ def declared_bytes(file: BinaryIO) -> int | None:
         say (a stream written without going back to fill in its sizes).
     """
     file.seek(0)
-    head = file.read(12)
+    kind = container_of(file.read(HEAD_BYTES))
+    return _ENDS[kind](file) if kind else None
+
+
+def container_of(head: bytes) -> str | None:
+    """Return "iso", "matroska" or "avi" by the first `HEAD_BYTES` of a file, None for others."""
     if head[4:8] in ISO_BOXES:
-        return _iso_end(file)
+        return "iso"
     if head[:4] == EBML_HEADER.to_bytes(4, "big"):
-        return _matroska_end(file)
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return _riff_end(file)
-    return None
+        return "matroska"
+    return "avi" if head[:4] == b"RIFF" and head[8:12] == b"AVI " else None
 
 
 def _iso_end(file: BinaryIO) -> int | None:
@@ -84,3 +88,6 @@ def _riff_end(file: BinaryIO) -> int | None:
         if size in (0, 0xFFFFFFFF):
             return None
         end += 8 + size + size % 2
+
+
+_ENDS = {"iso": _iso_end, "matroska": _matroska_end, "avi": _riff_end}

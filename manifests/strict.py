@@ -1,5 +1,7 @@
 """Open a video file for strict reading: what is damaged raises, nothing is concealed."""
 
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, cast
@@ -9,8 +11,10 @@ import fsspec
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
+from fsspec.core import OpenFile
 
 from .errors import UsageError, VideoError
+from .storage import OBJECT_STORES
 
 # Formats that hold one video in one file; playlists and stills are not among them.
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mxf"
@@ -29,7 +33,7 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and its video stream for strict reading: damage raises, one thread.
 
     Args:
-        path: A local path or an fsspec URL.
+        path: A local path or the URL of an object.
 
     Raises:
         VideoError: No such file, no bytes, not a video file, no video stream; and whatever FFmpeg
@@ -60,25 +64,36 @@ def _source(path: str) -> Iterator[str | BinaryIO]:
 
 @contextmanager
 def open_bytes(path: str) -> Iterator[BinaryIO]:
-    """Open a local path or an fsspec URL for reading.
+    """Open a local path or the URL of an object for reading.
 
     Raises:
-        VideoError: It cannot be opened.
+        VideoError: It cannot be opened, is a pipe or a device, or a URL of no object store.
         UsageError: This machine lacks the package that speaks the URL's protocol.
     """
     with ExitStack() as stack:
         try:
-            # fsspec would take "::" in a local name for a chain of file systems
-            remote = "://" in path
-            opened = fsspec.open(path, "rb") if remote else open(path, "rb")  # noqa: SIM115
-            file = stack.enter_context(opened)
+            file = stack.enter_context(_open(path))
         except FileNotFoundError as err:
             raise VideoError(path, "no such file") from err
-        except OSError as err:
+        except (OSError, ValueError) as err:  # ValueError: a NUL in the name
             raise VideoError(path, f"cannot be opened ({first_line(err)})") from err
         except ImportError as err:  # the machine lacks something, the video is not to blame
             raise UsageError(f"{path!r} cannot be opened: {first_line(err)}") from err
         yield cast(BinaryIO, file)
+
+
+def _open(path: str) -> BinaryIO | OpenFile:
+    """Open what a table names: no pipe or device, and no URL but an object's.
+
+    fsspec's other protocols fetch from any host, write caches, and chain file systems.
+    """
+    if "://" not in path:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise VideoError(path, "is not a regular file")
+        return open(path, "rb")
+    if path.partition("://")[0] not in OBJECT_STORES or "::" in path:
+        raise VideoError(path, f"is no URL of an object ({', '.join(OBJECT_STORES[:-1])})")
+    return fsspec.open(path, "rb")
 
 
 def _video_stream(container: InputContainer, path: str) -> VideoStream:

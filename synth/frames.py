@@ -14,11 +14,14 @@ from av import Packet, VideoFrame
 from av.video.stream import VideoStream
 
 from manifests import (
+    HEAD_BYTES,
     PacketScan,
     RgbConverter,
     SourceVideo,
     VideoError,
+    container_of,
     first_line,
+    open_bytes,
     open_video,
     orientation_of,
     scan_packets,
@@ -123,7 +126,8 @@ def _is_for_decord(video: SourceVideo, indices: np.ndarray) -> bool:
     """
     span = int(indices[-1] - indices[0]) + 1
     is_short = span * 3 * video.height * video.width <= DECORD_BYTES
-    return video.decoder == "decord" and span == len(indices) and is_short
+    is_local = "://" not in video.path  # decord would take URLs for FFmpeg's
+    return video.decoder == "decord" and is_local and span == len(indices) and is_short
 
 
 def _check_source(video: SourceVideo, last_index: int) -> None:
@@ -146,6 +150,9 @@ def _check_source(video: SourceVideo, last_index: int) -> None:
 
 
 def _read_decord(video: SourceVideo, chunks: list[np.ndarray]) -> Iterator[np.ndarray]:
+    with open_bytes(video.path) as file:
+        if container_of(file.read(HEAD_BYTES)) is None:  # decord follows playlists, to any address
+            raise VideoError(video.path, "cannot be read by decord: it is no MP4, Matroska or AVI")
     try:
         reader = decord.VideoReader(video.path, ctx=decord.cpu(0), num_threads=1)
         if len(reader) != video.num_frames:

@@ -1,5 +1,8 @@
 """The frame source: frame i is frame i, whichever decoder reads it and in whatever order."""
 
+import socket
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -264,6 +267,55 @@ def test_reads_remote_files(made_videos: MadeVideos) -> None:
         file.write(content + b"more")
     with pytest.raises(VideoError, match="changed since it was probed"):
         read_frames(video, wanted)
+
+
+@pytest.fixture
+def visits() -> Iterator[list[bytes]]:
+    """Return what was asked of a server on loopback; its address is the first entry."""
+    seen: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        seen.append(b"127.0.0.1:%d" % server.getsockname()[1])
+
+        def answer() -> None:
+            while True:
+                try:
+                    client, _ = server.accept()
+                except OSError:
+                    return
+                with client:
+                    seen.append(client.recv(64))
+
+        threading.Thread(target=answer, daemon=True).start()
+        yield seen
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def claimed(path: str, num_bytes: int) -> SourceVideo:
+    """Return a row of a table that says that decord may read the file."""
+    size = {"num_frames": 4, "end_frame": 4, "width": 32, "height": 32, "fps_num": 25}
+    return SourceVideo("v", path, decoder="decord", num_bytes=num_bytes, **size)
+
+
+@pytest.mark.chooses_decoder
+@pytest.mark.parametrize("url", ["http://{}/a.mp4", "subfile,,start,0,end,9,,:http://{}/a.mp4"])
+def test_a_table_cannot_make_a_decoder_call_anybody(visits: list[bytes], url: str) -> None:
+    with pytest.raises(VideoError, match="is no URL of an object"):
+        read_frames(claimed(url.format(visits[0].decode()), 0), np.arange(4))
+    assert len(visits) == 1
+
+
+def test_a_playlist_cannot_make_a_decoder_call_anybody(visits: list[bytes], tmp_path: Path) -> None:
+    path = tmp_path / "playlist.mp4"
+    address = visits[0].decode()
+    path.write_text(
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://{address}/a.ts\n#EXT-X-ENDLIST\n"
+    )
+    video = claimed(str(path), path.stat().st_size)
+    with pytest.raises(VideoError, match="it is no MP4, Matroska or AVI"):
+        read_frames(video, np.arange(4))
+    with pytest.raises(VideoError, match="cannot be read as video"):
+        read_frames(replace(video, decoder="pyav"), np.arange(4))
+    assert len(visits) == 1
 
 
 def test_abandoned_reading_leaves_nothing_open(made_videos: MadeVideos) -> None:

@@ -1,6 +1,7 @@
 """The probe: what presents and when, which decoder may read it, and what is refused."""
 
 import csv
+import os
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -230,6 +231,43 @@ def test_a_missing_package_is_not_the_videos_fault(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fsspec, "open", lacking)
     with pytest.raises(UsageError, match="cannot be opened: Install s3fs to access S3"):
         probe_video("s3://bucket/video.mp4")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "pipe:///0",
+        "http://127.0.0.1:9/a.mp4",
+        "file:///etc/passwd",
+        "simplecache::memory://probe/remote.mp4",
+        "memory://probe/remote.mp4::http://127.0.0.1:9/a.mp4",
+        "reference://a",
+        "data://a",
+        "://a",
+    ],
+)
+def test_urls_of_no_object_store_are_refused(path: str) -> None:
+    with pytest.raises(VideoError, match="is no URL of an object"):
+        probe_video(path)
+
+
+@pytest.mark.parametrize("path", ["pipe:0", "concat:a|b", "subfile,,start,0,end,9,,:a", "-i"])
+def test_protocols_of_ffmpeg_are_names_of_files(path: str) -> None:
+    with pytest.raises(VideoError, match="no such file"):
+        probe_video(path)
+
+
+def test_names_that_no_file_can_have_are_refused() -> None:
+    for path in ("a\0b", "\ud800", "a" * 5000):
+        with pytest.raises(VideoError, match="cannot be opened"):
+            probe_video(path)
+
+
+def test_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")  # to open it would wait for ever
+    for path in (str(tmp_path / "pipe.mp4"), "/dev/zero"):
+        with pytest.raises(VideoError, match="is not a regular file"):
+            probe_video(path)
 
 
 def test_odd_names_are_just_names(made_videos: MadeVideos) -> None:
