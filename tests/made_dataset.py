@@ -8,6 +8,7 @@ from made_videos import encode, stamped_frames
 
 from manifests import SourceVideo, probe_video, write_sources
 from synth import render_plan, write_plan
+from synth.render_page import PAGE_NAME
 
 CLASSES = ("bounce", "turn", "zoom")
 KINDS = ("clip", "freeze", "mixup", "cutmix_window", "cutmix_view")
@@ -61,7 +62,8 @@ def write_recipe(folder: Path, text: str = RECIPE) -> Path:
 
 
 def digests(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.iterdir()}
+    """Return all files of a folder by name, less the page of the run: it says when that was."""
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.name != PAGE_NAME}
 
 
 def render_many_shards(folder: Path, changes: str) -> Path:
