@@ -11,7 +11,8 @@ from .mixup import Overlap, aligned_index, draw_overlap, mixing_weights
 from .plan_files import PlanReport, write_plan
 from .preview import PreviewReport, write_preview
 from .shards import ShardSample, read_sample
-from .verify import StatusReport, read_status, verify_output
+from .status import StatusReport, read_status
+from .verify import verify_output
 from .views import View, apply_view, resize, resized_size
 
 __all__ = [

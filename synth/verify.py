@@ -1,230 +1,266 @@
-"""Check an output folder: what is done, rejected, missing; whether every byte is what it says."""
+"""Check a whole output folder: whether every byte is what its records and its plan say."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import islice
+from reprlib import repr as brief
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+import ray
 
-from manifests import Progress, ShardError, SourceTable, UsageError
-
-from .dataset import read_shard_index
-from .plan_files import Plan, file_digest, read_plan, read_plan_sources
-from .planned import Rejected
-from .render import render_samples, sample_meta
-from .shards import (
-    INDEX_SCHEMA,
-    dump_json,
-    read_done,
-    read_record,
-    read_sample,
-    shard_path,
+from manifests import (
+    AnyPath,
+    Progress,
+    ShardError,
+    SourceTable,
+    SourceVideo,
+    UsageError,
+    file_sizes,
+    first_line,
+    ray_cluster,
 )
 
-CODEC_TOLERANCE = {"filmstrip": 12.0, "h264": 16.0, "raw": 0.0}  # mean grey levels per sample
-EXAMPLES = 3
+from .plan_files import Plan, read_plan, read_plan_sources
+from .shards import read_record, shard_number, shard_path
+from .status import folder_of_shards, planned_shards
+from .verify_shard import ShardCheck, ShardFindings, check_shard, same
 
-
-@dataclass
-class StatusReport:
-    """What stands in an output folder.
-
-    Attributes:
-        done, planned: Finished shards; shards of the plan (None until every shard is done, or when
-            no plan is given).
-        samples: Planned, rendered and rejected samples of the finished shards.
-        reasons: Rejected samples by reason.
-        examples: A few sample keys by reason.
-        is_complete: Whether dataset.json stands, and every shard it names.
-    """
-
-    done: int
-    planned: int | None
-    samples: Counter[str]
-    reasons: Counter[str]
-    examples: dict[str, list[str]]
-    is_complete: bool
-
-
-def read_status(out: Path | str, plan_folder: Path | str | None = None) -> StatusReport:
-    """Count what is done, rejected and missing, from the records and the sizes of the tars.
-
-    Raises:
-        UsageError: No such folder, or shards of another plan than the one given.
-    """
-    out = _existing(out)
-    plan = read_plan(plan_folder) if plan_folder is not None else None
-    samples: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    examples: dict[str, list[str]] = {}
-    done = 0
-    for path in sorted(out.glob("shard-*.json")):
-        record = read_done(out, int(path.stem.partition("-")[2]))
-        if record is None:
-            continue
-        if plan is not None and record.get("plan_digest") != plan.digest:
-            raise UsageError(
-                f"{str(out)!r} holds shards of another plan ({path.name}) than {str(plan_folder)!r}"
-            )
-        done += 1
-        samples.update({name: record[name] for name in ("planned", "rendered", "rejected")})
-        reasons.update(record["reasons"])
-        for reason in record["reasons"]:
-            if len(examples.setdefault(reason, [])) < EXAMPLES:
-                examples[reason].extend(_rejected_keys(path.with_suffix(".parquet"), reason))
-    dataset = read_record(out / "dataset.json")
-    planned = len(dataset["shards"]) if dataset else None
-    if plan is not None:
-        planned = sum(1 for _ in plan.shards())
-    return StatusReport(
-        done,
-        planned,
-        samples,
-        reasons,
-        {reason: keys[:EXAMPLES] for reason, keys in examples.items()},
-        dataset is not None and done == planned,
-    )
-
-
-def _rejected_keys(path: Path, reason: str) -> list[str]:
-    rows = pq.read_table(path, schema=INDEX_SCHEMA, filters=[("status", "=", "rejected")])
-    pairs = zip(rows["key"].to_pylist(), rows["reason"].to_pylist(), strict=True)
-    return [key for key, why in pairs if why.partition(": ")[0] == reason][:EXAMPLES]
+MAX_ATTEMPTS = 3  # of a worker that dies; Ray itself would try for ever where memory is short
+IN_FLIGHT_PER_CPU = 2
+SUFFIXES = ("tar", "parquet", "json")
 
 
 @dataclass
 class VerifyReport:
-    """What `verify_output` found: no problems means that every byte is what the records say."""
+    """What `verify_output` found: no problems means that every byte is what the records say.
+
+    Attributes:
+        num_shards, num_samples: Shards looked at; samples that their indices say are rendered.
+        problems: One sentence each, in the order of the shards.
+        notes: What could not be checked, or only more loosely.
+    """
 
     num_shards: int = 0
     num_samples: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def verify_output(
-    out: Path | str,
-    plan_folder: Path | str | None = None,
+    out: AnyPath | str,
+    plan_folder: AnyPath | str | None = None,
     *,
     deep: bool = False,
-    sources: Path | str | None = None,
+    sources: AnyPath | str | None = None,
+    workers: int | None = 0,
+    address: str | None = None,
 ) -> VerifyReport:
-    """Check digests, indices and counts; against the plan if it is given.
+    """Check digests, indices, counts and tar members; against the plan if it is given.
 
     Args:
         out: The output folder.
         plan_folder: Check that exactly the planned samples are there, in order.
-        deep: Also decode every sample; with a plan, render every sample again, compare the pixels
-            within the codec's tolerance, and all that its `.json` says.
+        deep: Also decode every sample and derive its labels from its tree; with a plan, render
+            every sample again and compare all that its `.json` says, and the pixels: byte for byte
+            where the same package versions rendered them, else within the codec's tolerance.
         sources: Sources table for that, if the plan does not name it.
+        workers: Processes; all cores of the machine or cluster if None; 0: this one, without Ray.
+        address: A running Ray cluster to join.
 
     Raises:
-        UsageError: No such folder, plan or sources table.
+        UsageError: No such folder, plan, sources table or cluster.
     """
-    out = _existing(out)
+    if workers is not None and workers < 0:
+        raise UsageError(f"workers must be >= 0, got {workers}")
+    out = folder_of_shards(out)
     plan = read_plan(plan_folder) if plan_folder is not None else None
-    table = read_plan_sources(plan, sources) if plan is not None and deep else None
-    report = VerifyReport()
-    found = {int(path.stem.partition("-")[2]) for path in out.glob("shard-[0-9]*.tar")}
-    records = {int(path.stem.partition("-")[2]) for path in out.glob("shard-[0-9]*.json")}
-    dataset = read_record(out / "dataset.json")
-    if dataset is None:
-        report.problems.append("dataset.json is missing: the rendering is not finished")
-    planned = set(dataset["shards"]) if dataset else records
-    if plan is not None:
-        planned = {shard for shard, _ in plan.shards()}
-    for shard in sorted(found - planned):
-        report.problems.append(f"shard {shard} is not planned")
-    with Progress("verify", "shards", len(planned)) as progress:
-        for shard, rows in _planned_rows(plan, sorted(planned)):
-            problems = _check_shard(out, shard, rows, plan, dataset, report)
-            if deep and not problems:
-                problems = _check_samples(out, shard, table, rows)
-            report.problems.extend(f"shard {shard}: {problem}" for problem in problems)
-            report.num_shards += 1
+    table = None
+    if plan is not None and (deep or sources is not None):
+        table = read_plan_sources(plan, sources)
+    folder = _Folder(out, plan, table, deep)
+    report = VerifyReport(problems=list(folder.check_names()))
+    found: dict[int, list[str]] = {}
+    with Progress("verify", "shards", len(folder.planned)) as progress:
+        for findings in _run(folder.checks(), workers, address):
+            folder.add(findings)
+            found[findings.shard] = findings.problems
             progress.advance()
+    report.num_shards = len(found)
+    report.num_samples = sum(folder.kinds.values())
+    report.problems += folder.check_dataset()
+    for shard in sorted(found):
+        report.problems += [f"shard {shard}: {problem}" for problem in found[shard]]
+    report.notes = list(folder.notes())
     return report
 
 
-def _planned_rows(plan: Plan | None, shards: list[int]) -> Iterator[tuple[int, pa.Table | None]]:
-    if plan is not None:
-        yield from plan.shards()
-    else:
-        yield from ((shard, None) for shard in shards)
+class _Folder:
+    """An output folder, what it must hold, and the sums over the shards that were checked."""
 
-
-def _check_shard(
-    out: Path,
-    shard: int,
-    rows: pa.Table | None,
-    plan: Plan | None,
-    dataset: dict[str, Any] | None,
-    report: VerifyReport,
-) -> list[str]:
-    try:
-        index = read_shard_index(out, shard, plan.digest if plan else None)
-        record = read_record(shard_path(out, shard, "json")) or {}
-    except ShardError as err:
-        return [str(err)]
-    report.num_samples += len(index)
-    problems = []
-    if file_digest(index.path) != record["sha256"]:
-        problems.append("the tar's sha256 differs from its done record's: delete it, render again")
-    if file_digest(shard_path(out, shard, "parquet")) != record["index_sha256"]:
-        problems.append(
-            "the index's sha256 differs from its done record's: delete it, render again"
-        )
-    if dataset is not None:
-        digests = dict(zip(dataset["shards"], dataset["shard_digests"], strict=True))
-        if digests.get(shard) != record["sha256"]:
-            problems.append("its sha256 is not that in dataset.json")
-    if rows is not None:
-        keys = pq.read_table(shard_path(out, shard, "parquet"), columns=["key"])["key"]
-        if keys.to_pylist() != rows["sample_key"].to_pylist():
-            problems.append("its samples are not those of the plan")
-    return problems
-
-
-def _check_samples(
-    out: Path, shard: int, table: SourceTable | None, rows: pa.Table | None
-) -> list[str]:
-    """Decode every sample; compare with a fresh rendering if the plan is known."""
-    index = read_shard_index(out, shard)
-    record = read_record(shard_path(out, shard, "json")) or {}
-    fresh = {}
-    if table is not None and rows is not None:
-        ids = {source["video_id"] for row in rows["sources"].to_pylist() for source in row}
-        for result in render_samples(rows.to_pylist(), table.select(ids), record["codec"]):
-            if not isinstance(result, Rejected):
-                fresh[result.sample.row["sample_key"]] = result
-    problems = []
-    for key, offset, size in zip(index.keys, index.offsets, index.sizes, strict=True):
+    def __init__(
+        self, out: AnyPath, plan: Plan | None, table: SourceTable | None, is_deep: bool
+    ) -> None:
+        self.out, self.plan, self.table, self.is_deep = out, plan, table, is_deep
+        self.unreadable = ""
+        self.record: Mapping[str, Any] = {}
         try:
-            sample = read_sample(index.path, int(offset), int(size))
-            frames = sample.frames()
-        except (ShardError, ValueError, KeyError) as err:
-            problems.append(f"sample {key}: {err}")
-            continue
-        if sample.key != key or sample.track().num_frames != frames.shape[-4]:
-            problems.append(f"sample {key}: members, labels and index disagree")
-        elif table is not None and key not in fresh:
-            problems.append(f"sample {key}: its source no longer renders")
-        elif table is not None:
-            expected = fresh[key]
-            difference = np.abs(frames.astype(np.int16) - expected.frames).mean()
-            if dump_json(dict(sample.meta)) != dump_json(sample_meta(expected.sample)):
-                problems.append(f"sample {key}: its labels are not those of its plan row")
-            elif difference > CODEC_TOLERANCE[record["codec"]]:
-                problems.append(f"sample {key}: pixels differ by {difference:.1f} grey levels")
-    return problems
+            self.record = read_record(out / "dataset.json") or {}
+        except ShardError as err:
+            self.unreadable = str(err)
+        shards, digests = self._list_of(int, "shards"), self._list_of(str, "shard_digests")
+        self.digests: dict[int, str] = {}
+        if shards and digests and len(shards) == len(digests):
+            self.digests = dict(zip(shards, digests, strict=True))
+        self.classes = _classes(plan, table)
+        self.files = [
+            name for suffix in SUFFIXES for name in file_sizes(out, "shard-", f".{suffix}")
+        ]
+        if plan is not None:
+            self.planned = planned_shards(plan)
+        else:
+            numbers = set(self.digests) or [shard_number(name) for name in self.files]
+            self.planned = {number for number in numbers if number is not None}
+        self.counts: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
+        self.num_uncounted = self.num_inexact = self.num_untried = 0
+
+    def _list_of(self, kind: type, name: str) -> list[Any] | None:
+        value = self.record.get(name)
+        if isinstance(value, list) and all(type(item) is kind for item in value):
+            return value
+        return None
+
+    def check_names(self) -> Iterator[str]:
+        """Find files of shards that are not planned."""
+        extra: dict[int, list[str]] = {}
+        for name in sorted(self.files):
+            shard = shard_number(name)
+            if shard is None or name != shard_path("", shard, name.rpartition(".")[2]).name:
+                yield f"{name} is no file of a shard: delete it"
+            elif shard not in self.planned:
+                extra.setdefault(shard, []).append(name)
+        for shard, names in sorted(extra.items()):
+            yield f"shard {shard} is not planned: delete {', '.join(names)}"
+
+    def checks(self) -> Iterator[ShardCheck]:
+        """Yield what is to be checked, shard by shard."""
+        plan_digest, codec = (_text(self.record.get(name)) for name in ("plan_digest", "codec"))
+        classes = self.classes or self._list_of(str, "classes")
+        for shard, rows in self.plan.shards() if self.plan else _without_rows(self.planned):
+            yield ShardCheck(
+                shard,
+                str(self.out),
+                plan_digest=self.plan.digest if self.plan else plan_digest,
+                codec=codec,
+                rows=rows,
+                videos=_videos(rows, self.table) if self.is_deep and rows is not None else None,
+                is_deep=self.is_deep,
+                sha256=self.digests.get(shard),
+                num_classes=None if classes is None else len(classes),
+            )
+
+    def add(self, found: ShardFindings) -> None:
+        """Add up what was found in a shard."""
+        self.num_uncounted += not found.is_counted
+        self.num_inexact += not found.is_exact
+        self.num_untried += found.num_untried
+        self.kinds.update(found.kinds)
+        rendered = sum(found.kinds.values())
+        self.counts.update(
+            planned=found.planned, rendered=rendered, rejected=found.planned - rendered
+        )
+
+    def check_dataset(self) -> Iterator[str]:
+        """Compare dataset.json with the plan and with the sums over its shards."""
+        if not self.record:
+            yield self.unreadable or "dataset.json is missing: the rendering is not finished"
+            return
+        expected: dict[str, Any] = {"shards": sorted(self.planned)}
+        if self.plan is not None:
+            expected["plan_digest"] = self.plan.digest
+            expected["recipe_digest"] = self.plan.record.get("recipe_digest")
+        if self.classes is not None:
+            expected["classes"] = self.classes
+        if not self.num_uncounted:
+            expected["num_samples"] = self.counts["rendered"]
+            expected["counts"] = {
+                name: self.counts[name] for name in ("planned", "rendered", "rejected")
+            }
+            expected["kinds"] = dict(sorted(self.kinds.items()))
+        for name, value in expected.items():
+            if not same(self.record.get(name), value):
+                says = brief(self.record.get(name))
+                yield f"dataset.json says {name} {says}, but it must be {brief(value)}"
+        if not self.digests and self.planned:
+            yield "dataset.json must have a sha256 for every shard"
+        if self._list_of(str, "classes") is None:
+            yield "dataset.json must have a list of classes"
+        for name in ("plan_digest", "codec"):
+            if _text(self.record.get(name)) is None:
+                yield f"dataset.json must have a {name}, got {brief(self.record.get(name))}"
+
+    def notes(self) -> Iterator[str]:
+        """Say what could not be checked to the byte."""
+        if self.is_deep and self.plan is not None and self.num_inexact:
+            yield (
+                f"{self.num_inexact:,} shards were rendered by other package versions than those "
+                f"here: their pixels are compared within a tolerance"
+            )
+        if self.is_deep and self.plan is not None and self.num_untried:
+            yield (
+                f"{self.num_untried:,} rejected samples were not tried again: a decoder hung or "
+                f"crashed on one of their videos"
+            )
 
 
-def _existing(out: Path | str) -> Path:
-    if not Path(out).is_dir():
-        raise UsageError(f"no such folder of shards: {str(out)!r}")
-    if (Path(out) / "plan.json").exists():
-        raise UsageError(f"{str(out)!r} holds a plan, not shards: name the folder they are in")
-    return Path(out)
+def _classes(plan: Plan | None, table: SourceTable | None) -> list[str] | None:
+    """Return the classes that the dataset must have, None if that is not known."""
+    if plan is not None and "classes" in plan.record:
+        return plan.record["classes"]
+    return None if table is None else list(table.classes)
+
+
+def _without_rows(shards: Iterable[int]) -> Iterator[tuple[int, None]]:
+    return ((shard, None) for shard in sorted(shards))
+
+
+def _videos(rows: pa.Table, table: SourceTable | None) -> dict[str, SourceVideo]:
+    assert table is not None
+    return table.select(pc.struct_field(pc.list_flatten(rows["sources"]), "video_id").to_pylist())
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _run(
+    checks: Iterator[ShardCheck], workers: int | None, address: str | None
+) -> Iterator[ShardFindings]:
+    """Check shards, in any order; a bounded number of them is in flight."""
+    if workers == 0:
+        yield from map(check_shard, checks)
+        return
+    with ray_cluster(workers, address):
+        remote = ray.remote(num_cpus=1, max_retries=0)(check_shard)
+        window = max(1, int(ray.cluster_resources().get("CPU", 1))) * IN_FLIGHT_PER_CPU
+        running: dict[Any, tuple[ShardCheck, int]] = {}
+        while True:
+            for check in islice(checks, window - len(running)):
+                running[remote.remote(check)] = check, 1
+            if not running:
+                return
+            (ready,), _ = ray.wait(list(running), num_returns=1)
+            check, attempt = running.pop(ready)
+            try:
+                yield ray.get(ready)
+            except ray.exceptions.RayTaskError:
+                raise  # of the kind that the check raised
+            except ray.exceptions.RayError as err:  # the worker or its node is gone
+                if attempt < MAX_ATTEMPTS:
+                    running[remote.remote(check)] = check, attempt + 1
+                else:
+                    why = f"it could not be checked: {first_line(err)}"
+                    yield ShardFindings(check.shard, problems=[why])

@@ -8,7 +8,8 @@ from made_dataset import digests, make_sources, write_recipe
 from manifests import UsageError
 from synth import read_dataset, render_plan, write_plan
 from synth.shards import read_record
-from synth.verify import read_status, verify_output
+from synth.status import read_status
+from synth.verify import verify_output
 
 REASON = "changed since it was probed"
 
