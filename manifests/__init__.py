@@ -1,6 +1,7 @@
 """What goes in: tables of source videos and annotated segments, their readers and checks."""
 
 from .build import SourcesReport, build_sources
+from .cluster import ray_cluster
 from .containers import HEAD_BYTES, container_of
 from .demo import DemoVideos, make_demo_videos
 from .errors import (
@@ -13,8 +14,9 @@ from .errors import (
 )
 from .ffmpeg import run_ffmpeg
 from .packets import PacketScan, scan_packets
+from .places import at_place, check_bucket, relative_path, resolve_path
 from .probe import probe_video
-from .progress import Progress, say_seconds
+from .progress import Progress, say_rate, say_seconds
 from .recipe_tables import build_record, read_recipe_table
 from .records import SourceVideo
 from .signals import stop_on_signal
@@ -23,7 +25,7 @@ from .storage import (
     atomic_writer,
     file_sizes,
     read_many,
-    remote_errors,
+    storage_errors,
     to_path,
     write_atomic,
 )
@@ -32,7 +34,6 @@ from .tables import (
     SourceTable,
     read_segments,
     read_sources,
-    resolve_path,
     write_segments,
     write_sources,
 )
@@ -45,11 +46,14 @@ from .timegrid import (
     snippets_between,
 )
 from .upright import RgbConverter, orientation_of
+from .workers import ChildProcess, Crash
 
 __all__ = [
     "HEAD_BYTES",
     "AnyPath",
     "CheckpointError",
+    "ChildProcess",
+    "Crash",
     "DemoVideos",
     "PacketScan",
     "Progress",
@@ -64,9 +68,11 @@ __all__ = [
     "StoreError",
     "UsageError",
     "VideoError",
+    "at_place",
     "atomic_writer",
     "build_record",
     "build_sources",
+    "check_bucket",
     "container_of",
     "file_sizes",
     "first_line",
@@ -76,19 +82,22 @@ __all__ = [
     "open_video",
     "orientation_of",
     "probe_video",
+    "ray_cluster",
     "read_many",
     "read_recipe_table",
     "read_segments",
     "read_sources",
-    "remote_errors",
+    "relative_path",
     "resolve_path",
     "run_ffmpeg",
     "sample_frames",
+    "say_rate",
     "say_seconds",
     "scan_packets",
     "snippet_at",
     "snippets_between",
     "stop_on_signal",
+    "storage_errors",
     "to_path",
     "write_atomic",
     "write_segments",

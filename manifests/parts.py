@@ -1,12 +1,11 @@
 """Find the frames of parts of files that a table made elsewhere gives in seconds alone."""
 
-import os
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from .errors import VideoError
 from .packets import scan_packets
+from .places import resolve_path
 from .probe import frames_between
 from .progress import Progress
 
@@ -28,9 +27,8 @@ def find_parts(table: pa.Table, folder: str) -> pa.Table:
     columns = {name: table[name].to_pylist() for name in names}
     with Progress("find parts", "videos", sum(wanted)) as progress:
         for row in (row for row, is_wanted in enumerate(wanted) if is_wanted):
-            path = columns["path"][row]
             try:
-                scan = scan_packets(path if "://" in path else os.path.join(folder, path))
+                scan = scan_packets(resolve_path(columns["path"][row], folder))
                 columns["first_frame"][row], columns["end_frame"][row] = frames_between(
                     scan, columns["start_seconds"][row], columns["end_seconds"][row]
                 )

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,8 +13,9 @@ import pyarrow.parquet as pq
 
 from .errors import UsageError
 from .parts import find_parts
+from .places import at_place, check_bucket, folder_of, resolve_path
 from .records import SourceVideo
-from .storage import write_atomic
+from .storage import AnyPath, to_path, write_atomic
 
 SOURCES_SCHEMA = pa.schema(
     [
@@ -104,12 +104,9 @@ class SourceTable:
         return found
 
 
-def resolve_path(path: str, folder: str) -> str:
-    """Return `path` as decoders want it: URLs and absolute paths stay, others are in `folder`."""
-    return path if "://" in path or os.path.isabs(path) else os.path.join(folder, path)
-
-
-def write_sources(path: Path | str, videos: Sequence[SourceVideo], classes: Sequence[str]) -> None:
+def write_sources(
+    path: AnyPath | str, videos: Sequence[SourceVideo], classes: Sequence[str]
+) -> None:
     """Write the sources table; `SourceVideo.path` is written as given."""
     names = [field.name for field in fields(SourceVideo)]
     assert names == SOURCES_SCHEMA.names
@@ -121,7 +118,7 @@ def write_sources(path: Path | str, videos: Sequence[SourceVideo], classes: Sequ
     _write(path, table.replace_schema_metadata({"classes": json.dumps(list(classes))}))
 
 
-def read_sources(path: Path | str) -> SourceTable:
+def read_sources(path: AnyPath | str) -> SourceTable:
     """Read a sources table and check that it is one.
 
     A table made elsewhere may give parts of files in seconds without their frames: those files are
@@ -131,7 +128,10 @@ def read_sources(path: Path | str) -> SourceTable:
         UsageError: No such file, not Parquet, a column missing or of another type, an id twice, an
             empty cell where a value is needed, no class list, a label_id outside of it.
     """
-    table = _read(path, SOURCES_SCHEMA, optional=OPTIONAL_COLUMNS)
+    content = _read_file(path)
+    table = _parse(content, path)
+    has_frames = {"first_frame", "end_frame"} <= set(table.column_names)
+    table = _conform(table, path, SOURCES_SCHEMA, optional=OPTIONAL_COLUMNS)
     for name in REQUIRED_COLUMNS:
         if table.column(name).null_count:
             raise UsageError(f"column {name!r} must have a value in every row ({str(path)!r})")
@@ -139,38 +139,56 @@ def read_sources(path: Path | str) -> SourceTable:
     if len(ids.unique()) != len(ids):
         raise UsageError(f"video_id must be unique, but ids repeat ({str(path)!r})")
     classes = _classes(table, path)
-    folder = os.path.dirname(os.path.abspath(path))
-    if not {"first_frame", "end_frame"} <= set(pq.read_schema(path).names):
+    folder = folder_of(path)
+    if not has_frames:
         table = find_parts(table, folder)
-    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return SourceTable(table, classes, folder, digest)
+    return SourceTable(table, classes, folder, hashlib.sha256(content).hexdigest())
 
 
-def write_segments(path: Path | str, rows: Sequence[dict], classes: Sequence[str]) -> None:
+def write_segments(path: AnyPath | str, rows: Sequence[dict], classes: Sequence[str]) -> None:
     """Write annotated segments (dicts with the columns of `SEGMENTS_SCHEMA`)."""
     table = pa.Table.from_pylist(list(rows), schema=SEGMENTS_SCHEMA)
     _write(path, table.replace_schema_metadata({"classes": json.dumps(list(classes))}))
 
 
-def read_segments(path: Path | str) -> pa.Table:
+def read_segments(path: AnyPath | str) -> pa.Table:
     """Read annotated segments; raises UsageError as `read_sources` does."""
-    return _read(path, SEGMENTS_SCHEMA, optional=("subset", "label_id"))
+    table = _parse(_read_file(path), path)
+    return _conform(table, path, SEGMENTS_SCHEMA, optional=("subset", "label_id"))
 
 
-def _write(path: Path | str, table: pa.Table) -> None:
+def _write(path: AnyPath | str, table: pa.Table) -> None:
+    path = to_path(path)
+    check_bucket(path)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    write_atomic(path, sink.getvalue().to_pybytes())
+    with at_place(path):
+        write_atomic(path, sink.getvalue().to_pybytes())
 
 
-def _read(path: Path | str, schema: pa.Schema, optional: Sequence[str]) -> pa.Table:
-    if not os.path.isfile(path):
-        raise UsageError(f"no such table: {str(path)!r}")
+def _read_file(path: AnyPath | str) -> bytes:
+    path = to_path(path)
     try:
-        # no partitioning: a folder called `label=3` on the way must not become a column
-        table = pq.read_table(path, partitioning=None)
+        if isinstance(path, Path) and not path.is_file():  # reading a pipe may never end
+            raise FileNotFoundError(path)
+        with at_place(path):
+            return path.read_bytes()
+    except FileNotFoundError as err:
+        check_bucket(path)
+        raise UsageError(f"no such table: {str(path)!r}") from err
+
+
+def _parse(content: bytes, path: AnyPath | str) -> pa.Table:
+    try:
+        return pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as err:
         raise UsageError(f"not a Parquet table: {str(path)!r}") from err
+
+
+def _conform(
+    table: pa.Table, path: AnyPath | str, schema: pa.Schema, optional: Sequence[str]
+) -> pa.Table:
+    """Return the columns of `schema`, cast to its types; raise UsageError if that cannot be."""
     columns = []
     for field in schema:
         if field.name in table.column_names:
@@ -188,7 +206,7 @@ def _read(path: Path | str, schema: pa.Schema, optional: Sequence[str]) -> pa.Ta
     return pa.Table.from_arrays(columns, schema=schema.with_metadata(table.schema.metadata))
 
 
-def _classes(table: pa.Table, path: Path | str) -> tuple[str, ...]:
+def _classes(table: pa.Table, path: AnyPath | str) -> tuple[str, ...]:
     try:
         classes = json.loads((table.schema.metadata or {}).get(b"classes", b"null"))
     except ValueError:

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +15,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from manifests import (
+    AnyPath,
     Progress,
     SourceTable,
     UsageError,
+    at_place,
     atomic_writer,
+    check_bucket,
     read_segments,
     read_sources,
+    relative_path,
+    resolve_path,
+    to_path,
     write_atomic,
 )
 
@@ -75,7 +81,7 @@ class PlanReport:
         replaced: Whether another plan stood there before.
     """
 
-    path: Path
+    path: AnyPath
     record: dict[str, Any]
     replaced: bool = False
 
@@ -89,11 +95,13 @@ class PlanReport:
 
 def write_plan(
     recipe_path: Path | str,
-    sources_path: Path | str,
-    out: Path | str,
-    segments_path: Path | str | None = None,
+    sources_path: AnyPath | str,
+    out: AnyPath | str,
+    segments_path: AnyPath | str | None = None,
 ) -> PlanReport:
     """Draw the plan of a recipe over a sources table and write it to the folder `out`.
+
+    Sources, segments and the folder may be URLs of objects (`s3://...`).
 
     Args:
         recipe_path: TOML file with a `[synth]` table.
@@ -104,25 +112,26 @@ def write_plan(
 
     Raises:
         UsageError: A wrong recipe or table, no video that is long enough, a label missing, too few
-            videos or classes for a kind.
+            videos or classes for a kind, a bucket that cannot be written.
     """
+    out = to_path(out)
+    check_bucket(out)
     recipe, table = read_recipe(recipe_path), read_sources(sources_path)
     segments, classes = None, list(table.classes)
     annotation = _segments_path(recipe, sources_path, segments_path)
     if annotation is not None:
         segments, classes = _read_annotation(annotation)
     videos, counts = select_candidates(recipe, table, sources_path, segments)
-    out = Path(out)
     shards = draw_plan(recipe, videos)
     total = len(videos) * recipe.samples_per_video
-    with Progress("plan", "samples", total) as progress:
+    with at_place(out), Progress("plan", "samples", total) as progress:
         digest = _write_rows(out / "plan.parquet", shards, counts, progress)
     counts["decodes_per_sample"] = round(counts["decodes"] / max(counts["samples"], 1), 4)
     resolved = json.loads(json.dumps(asdict(recipe)))
     record = {
         "recipe": resolved,
         "seed": recipe.seed,
-        "sources": _relative(sources_path, out),
+        "sources": relative_path(sources_path, out),
         "classes": classes,
         "recipe_digest": hashlib.sha256(dump_json(resolved)).hexdigest(),
         "sources_digest": table.digest,
@@ -130,30 +139,31 @@ def write_plan(
         "counts": counts,
     }
     if annotation is not None:
-        record["segments"] = _relative(annotation, out)
+        record["segments"] = relative_path(annotation, out)
         record["segments_digest"] = file_digest(annotation)
     before = _plan_digest(out)
-    write_atomic(out / "plan.json", json.dumps(record, indent=1).encode() + b"\n")
+    with at_place(out):
+        write_atomic(out / "plan.json", json.dumps(record, indent=1).encode() + b"\n")
     return PlanReport(out, record, replaced=before not in (None, digest))
 
 
-def _plan_digest(out: Path) -> str | None:
+def _plan_digest(out: AnyPath) -> str | None:
     """Return the digest of the plan in a folder, None if there is none or it says none."""
     try:
-        return json.loads((out / "plan.json").read_text()).get("plan_digest")
+        return json.loads((out / "plan.json").read_bytes()).get("plan_digest")
     except (OSError, ValueError, AttributeError):
         return None
 
 
 def _segments_path(
-    recipe: Recipe, sources_path: Path | str, segments_path: Path | str | None
-) -> Path | None:
+    recipe: Recipe, sources_path: AnyPath | str, segments_path: AnyPath | str | None
+) -> AnyPath | None:
     """Return where the segments of kind `annotated` are, or None if it is not drawn."""
     if not recipe.has("annotated"):
         if segments_path is not None:
             raise UsageError("--segments belongs to kind 'annotated', which the recipe lacks")
         return None
-    path = Path(segments_path or Path(sources_path).with_name("segments.parquet"))
+    path = to_path(segments_path or to_path(sources_path).with_name("segments.parquet"))
     if not path.is_file():
         raise UsageError(
             f"kind 'annotated' needs annotated segments: there is no {str(path)!r}, name them with "
@@ -162,7 +172,7 @@ def _segments_path(
     return path
 
 
-def _read_annotation(path: Path) -> tuple[pa.Table, list[str]]:
+def _read_annotation(path: AnyPath) -> tuple[pa.Table, list[str]]:
     """Return annotated segments and their classes.
 
     Raises:
@@ -195,30 +205,35 @@ def _segment_classes(segments: pa.Table) -> list[str]:
 
 
 def _write_rows(
-    path: Path, shards: Iterable[PlannedShard], counts: dict[str, Any], progress: Progress
+    path: AnyPath, shards: Iterable[PlannedShard], counts: dict[str, Any], progress: Progress
 ) -> str:
     """Stream the rows of `shards` into `path`, add up `counts`, return the file's sha256."""
     kinds: Counter[str] = Counter()
     boundaries: Counter[str] = Counter()
     num_shards = decodes = 0
     waiting: list[pa.Table] = []
-    with atomic_writer(path) as file, pq.ParquetWriter(file, PLAN_SCHEMA, compression="zstd") as to:
-        for planned in shards:
-            kinds.update(row["kind"] for row in planned.rows)
-            boundaries.update(row["tree"]["op"] for row in planned.rows if row["kind"] == BOUNDARY)
-            num_shards += 1
-            decodes += planned.num_decodes
-            waiting.append(_to_table(planned.rows))
-            if sum(map(len, waiting)) >= ROW_GROUP_ROWS:
-                to.write_table(pa.concat_tables(waiting).combine_chunks())
-                waiting = []
-            progress.advance(len(planned.rows))
-        to.write_table(pa.concat_tables([_to_table([]), *waiting]).combine_chunks())
+    with atomic_writer(path) as file:
+        with pq.ParquetWriter(file, PLAN_SCHEMA, compression="zstd") as writer:
+            for planned in shards:
+                kinds.update(row["kind"] for row in planned.rows)
+                boundaries.update(
+                    row["tree"]["op"] for row in planned.rows if row["kind"] == BOUNDARY
+                )
+                num_shards += 1
+                decodes += planned.num_decodes
+                waiting.append(_to_table(planned.rows))
+                if sum(map(len, waiting)) >= ROW_GROUP_ROWS:
+                    writer.write_table(pa.concat_tables(waiting).combine_chunks())
+                    waiting = []
+                progress.advance(len(planned.rows))
+            writer.write_table(pa.concat_tables([_to_table([]), *waiting]).combine_chunks())
+        file.flush()
+        digest = file_digest(file.name)  # of what will stand there, before it is sent anywhere
     counts |= {"samples": sum(kinds.values()), "shards": num_shards, "decodes": decodes}
     counts["kinds"] = dict(sorted(kinds.items()))
     if boundaries:
         counts["boundary_classes"] = dict(sorted(boundaries.items()))
-    return file_digest(path)
+    return digest
 
 
 def _to_table(rows: list[Row]) -> pa.Table:
@@ -227,16 +242,11 @@ def _to_table(rows: list[Row]) -> pa.Table:
     return pa.table(columns, schema=PLAN_SCHEMA)
 
 
-def file_digest(path: Path | str) -> str:
-    """Return the sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _relative(path: Path | str, folder: Path) -> str:
-    """Return `path` relative to `folder` when it stands beside it, so that both can move."""
-    relative = os.path.relpath(path, folder)
-    return os.path.abspath(path) if relative.startswith(os.path.join("..", "..")) else relative
+def file_digest(path: AnyPath | str) -> str:
+    """Return the sha256 of a file or an object, read in a stream."""
+    path = to_path(path)
+    with at_place(path), path.open("rb") as file:
+        return hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -250,7 +260,7 @@ class Plan:
         num_samples: Rows.
     """
 
-    path: Path
+    path: AnyPath
     record: dict[str, Any]
     digest: str
     num_samples: int
@@ -263,8 +273,7 @@ class Plan:
         """
         waiting: list[pa.Table] = []
         current = -1
-        for batch in pq.ParquetFile(self.path).iter_batches(ROW_GROUP_ROWS):
-            table = self._cast(pa.Table.from_batches([batch]))
+        for table in map(self._cast, _read_batches(self.path)):
             numbers = table["shard"].to_numpy()
             starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1))
             for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
@@ -303,40 +312,74 @@ class Plan:
         return rows
 
 
-def read_plan(folder: Path | str) -> Plan:
+def read_plan(folder: AnyPath | str) -> Plan:
     """Open a plan, one of ours or one made elsewhere, and check its shape.
+
+    Args:
+        folder: Where it stands, on this machine or in an object store (`s3://...`).
 
     Raises:
         UsageError: No plan there, a column missing or of another type, sample keys that are not
             plain names, a plan.json of another plan.parquet.
     """
-    path = Path(folder) / "plan.parquet"
-    if not path.is_file():
-        raise UsageError(f"no plan.parquet in {str(folder)!r}")
-    try:
-        file = pq.ParquetFile(path)
-        file.schema_arrow.empty_table().select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, KeyError) as err:
-        raise UsageError(f"not a plan: {err} ({str(path)!r})") from err
-    for batch in file.iter_batches(ROW_GROUP_ROWS, columns=["sample_key", "shard"]):
-        _check_keys(batch, path)
+    path = to_path(folder) / "plan.parquet"
+    with _open_plan(path) as file:
+        num_samples = file.metadata.num_rows
+        try:
+            file.schema_arrow.empty_table().select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, KeyError) as err:
+            raise UsageError(f"not a plan: {err} ({str(path)!r})") from err
+    for table in _read_batches(path, ["sample_key", "shard"]):
+        _check_keys(table, path)
     digest = file_digest(path)
-    record = read_record(Path(folder) / "plan.json") or {}
+    with at_place(path):
+        record = read_record(path.with_name("plan.json")) or {}
     if record.get("plan_digest", digest) != digest:
         raise UsageError(f"plan.json is of another plan.parquet ({str(folder)!r})")
-    return Plan(path, record, digest, file.metadata.num_rows)
+    return Plan(path, record, digest, num_samples)
 
 
-def _check_keys(batch: pa.RecordBatch, path: Path) -> None:
-    good = pc.match_substring_regex(batch["sample_key"], KEY_PATTERN)
-    if batch["shard"].null_count or pc.min(batch["shard"]).as_py() < 0:
+@contextmanager
+def _open_plan(path: AnyPath) -> Iterator[pq.ParquetFile]:
+    """Open a plan's table for reading; UsageError if there is none or it is not Parquet."""
+    try:
+        if isinstance(path, Path) and not path.is_file():  # reading a pipe may never end
+            raise FileNotFoundError(path)
+        with at_place(path), path.open("rb") as file, _only_a_plan(path):
+            yield pq.ParquetFile(cast(Any, file))
+    except FileNotFoundError as err:
+        check_bucket(path)
+        raise UsageError(f"no plan.parquet in {str(path.parent)!r}") from err
+
+
+@contextmanager
+def _only_a_plan(path: AnyPath) -> Iterator[None]:
+    """Turn what Arrow says of bytes that are no Parquet into a UsageError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as err:
+        if isinstance(err, OSError) and err.errno is not None:
+            raise  # of the disk, not of Arrow
+        raise UsageError(f"not a plan: {err} ({str(path)!r})") from err
+
+
+def _read_batches(path: AnyPath, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of a plan's table, ROW_GROUP_ROWS at a time."""
+    with _open_plan(path) as file:
+        for batch in file.iter_batches(ROW_GROUP_ROWS, columns=columns):
+            yield pa.Table.from_batches([batch])
+
+
+def _check_keys(table: pa.Table, path: AnyPath) -> None:
+    good = pc.match_substring_regex(table["sample_key"], KEY_PATTERN)
+    if table["shard"].null_count or pc.min(table["shard"]).as_py() < 0:
         raise UsageError(f"shard must be >= 0 in every row ({str(path)!r})")
     if not pc.all(pc.fill_null(good, False)).as_py():
-        bad = batch["sample_key"].filter(pc.invert(pc.fill_null(good, False)))[0].as_py()
+        bad = table["sample_key"].filter(pc.invert(pc.fill_null(good, False)))[0].as_py()
         raise UsageError(f"a sample_key must match {KEY_PATTERN}, got {bad!r} ({str(path)!r})")
 
 
-def read_plan_sources(plan: Plan, sources_path: Path | str | None) -> SourceTable:
+def read_plan_sources(plan: Plan, sources_path: AnyPath | str | None) -> SourceTable:
     """Read the sources table of a plan: the one it names, or `sources_path`.
 
     Raises:
@@ -347,7 +390,7 @@ def read_plan_sources(plan: Plan, sources_path: Path | str | None) -> SourceTabl
             raise UsageError(
                 f"a plan without plan.json needs --sources sources.parquet ({str(plan.path)!r})"
             )
-        sources_path = os.path.join(plan.path.parent, plan.record["sources"])
+        sources_path = resolve_path(str(plan.record["sources"]), str(plan.path.parent))
     table = read_sources(sources_path)
     if plan.record.get("sources_digest", table.digest) != table.digest:
         raise UsageError(

@@ -1,14 +1,21 @@
 """Choose the videos of a table that a recipe can use, and say what it cannot do with them."""
 
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from manifests import Progress, SourceTable, UsageError, VideoError, resolve_path, scan_packets
+from manifests import (
+    AnyPath,
+    Progress,
+    SourceTable,
+    UsageError,
+    VideoError,
+    resolve_path,
+    scan_packets,
+)
 
 from .annotated import frames_of_segments
 from .boundary import longest_speed
@@ -19,7 +26,7 @@ CANDIDATE_COLUMNS = ("first_frame", "end_frame", "height", "width")
 
 
 def select_candidates(
-    recipe: Recipe, table: SourceTable, path: Path | str, segments: pa.Table | None = None
+    recipe: Recipe, table: SourceTable, path: AnyPath | str, segments: pa.Table | None = None
 ) -> tuple[Candidates, dict[str, Any]]:
     """Return the videos that the recipe can use, and counts of the others.
 
@@ -158,7 +165,7 @@ def _find_segments(
     return chosen.take(pa.array(readable, pa.int64())), found, num_empty
 
 
-def _check_geometry(videos: Candidates, rows: pa.Table, path: Path | str) -> None:
+def _check_geometry(videos: Candidates, rows: pa.Table, path: AnyPath | str) -> None:
     """Raise UsageError if an ok row cannot be true: no pixels, or frames that do not exist."""
     wrong = {
         "width and height must be >= 1": np.minimum(videos.widths, videos.heights) < 1,
@@ -172,7 +179,7 @@ def _check_geometry(videos: Candidates, rows: pa.Table, path: Path | str) -> Non
 
 
 def _check_classes(
-    recipe: Recipe, videos: Candidates, table: SourceTable, path: Path | str
+    recipe: Recipe, videos: Candidates, table: SourceTable, path: AnyPath | str
 ) -> None:
     """Raise UsageError unless there are the classes and videos that the kinds need."""
     classes = np.unique(videos.label_ids)
