@@ -42,6 +42,7 @@ INDEX_SCHEMA = pa.schema(
         ("video_ids", pa.list_(pa.string())),
     ]
 )
+LARGEST_INDEX = 2**25  # bytes; as Python's objects it takes 30 times that
 TAR_BLOCK = tarfile.BLOCKSIZE
 RECORDS_AT_A_TIME = 256
 
@@ -168,6 +169,17 @@ def write_index(path: AnyPath, rows: Sequence[Mapping[str, Any]]) -> str:
     return hashlib.sha256(sink.getvalue()).hexdigest()
 
 
+def parse_index(content: bytes, path: AnyPath) -> list[dict[str, Any]]:
+    """Parse the index of the shard at `path`; ShardError if it is none, or of too many samples."""
+    try:
+        table = read_table(open_table(pa.BufferReader(content)), INDEX_SCHEMA)
+        if table.nbytes > LARGEST_INDEX:
+            raise ValueError(f"it must take at most {LARGEST_INDEX} bytes, got {table.nbytes}")
+    except ValueError as err:
+        raise ShardError(f"the index of shard {path} cannot be read: {err}") from err
+    return table.to_pylist()
+
+
 def read_record(path: AnyPath) -> dict[str, Any] | None:
     """Return a JSON record, or None if there is none.
 
@@ -186,8 +198,8 @@ def read_record(path: AnyPath) -> dict[str, Any] | None:
 def parse_record(content: bytes, path: AnyPath) -> dict[str, Any]:
     """Parse a JSON record; ShardError if it is not a JSON object."""
     try:
-        record = json.loads(content)
-    except (ValueError, RecursionError) as err:
+        record = read_json(content)
+    except ValueError as err:
         raise ShardError(f"not a JSON record: {str(path)!r} ({err})") from err
     if not isinstance(record, dict):
         raise ShardError(f"not a JSON record: {str(path)!r}")
@@ -242,7 +254,7 @@ def read_sample(file: int | AnyPath | str, offset: int, size: int) -> ShardSampl
         return parse_sample(os.pread(file, size, offset), size)
     path = to_path(file)
     if not isinstance(path, Path):
-        return parse_sample(path.fs.cat_file(path.path, offset, offset + size), size)
+        return parse_sample(path.fs.cat_file(path.path, start=offset, end=offset + size), size)
     with open(path, "rb") as tar:
         return parse_sample(os.pread(tar.fileno(), size, offset), size)
 
@@ -265,10 +277,10 @@ def parse_sample(content: bytes, size: int) -> ShardSample:
             members[extension] = content[position : position + header.size]
             position += header.size + -header.size % TAR_BLOCK
             keys.add(key)
-        meta = json.loads(members.pop("json"))
+        meta = read_json(members.pop("json"))
         (key,) = keys
         if not isinstance(meta, dict):
             raise ValueError("its .json member is not an object")
-    except (tarfile.HeaderError, ValueError, KeyError, RecursionError) as err:
+    except (tarfile.HeaderError, ValueError, KeyError) as err:
         raise ShardError(f"the bytes at a sample's offset are not one sample: {err!r}") from err
     return ShardSample(key, members, meta)

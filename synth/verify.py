@@ -30,6 +30,7 @@ from .verify_shard import ShardCheck, ShardFindings, check_shard, same
 
 MAX_ATTEMPTS = 3  # of a worker that dies; Ray itself would try for ever where memory is short
 IN_FLIGHT_PER_CPU = 2
+FEW_SAMPLES = 100  # rendered again sooner than Ray starts
 SUFFIXES = ("tar", "parquet", "json")
 
 
@@ -55,7 +56,7 @@ def verify_output(
     *,
     deep: bool = False,
     sources: AnyPath | str | None = None,
-    workers: int | None = 0,
+    workers: int | None = None,
     address: str | None = None,
 ) -> VerifyReport:
     """Check digests, indices, counts and tar members; against the plan if it is given.
@@ -67,7 +68,8 @@ def verify_output(
             every sample again and compare all that its `.json` says, and the pixels: byte for byte
             where the same package versions rendered them, else within the codec's tolerance.
         sources: Sources table for that, if the plan does not name it.
-        workers: Processes; all cores of the machine or cluster if None; 0: this one, without Ray.
+        workers: Processes; 0: this one, without Ray. None: all cores of the machine or cluster to
+            render more than a few samples again, else 0.
         address: A running Ray cluster to join.
 
     Raises:
@@ -84,7 +86,7 @@ def verify_output(
     report = VerifyReport(problems=list(folder.check_names()))
     found: dict[int, list[str]] = {}
     with Progress("verify", "shards", len(folder.planned)) as progress:
-        for findings in _run(folder.checks(), workers, address):
+        for findings in _run(folder.checks(), _choose_workers(workers, address, folder), address):
             folder.add(findings)
             found[findings.shard] = findings.problems
             progress.advance()
@@ -234,6 +236,13 @@ def _videos(rows: pa.Table, table: SourceTable | None) -> dict[str, SourceVideo]
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _choose_workers(workers: int | None, address: str | None, folder: _Folder) -> int | None:
+    if workers is not None or address is not None:
+        return workers
+    is_much = folder.is_deep and folder.plan is not None and folder.plan.num_samples > FEW_SAMPLES
+    return None if is_much else 0
 
 
 def _run(

@@ -1,16 +1,20 @@
 """`synth verify` finds every damage, also where an adversary repaired all digests and counts."""
 
+import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import made_damage as made
 import numpy as np
 import pytest
+import s3fs
 from made_dataset import RECIPE, make_sources, write_recipe
 
-from synth import render_plan, verify_output, write_plan
+from manifests import ray_cluster
+from synth import read_status, render_plan, verify_output, write_plan, write_preview
+from synth.verify_shard import ShardCheck, ShardFindings
 
 CODECS = ("filmstrip", "raw", "h264")
 SMALL = RECIPE.replace("samples_per_shard = 6", "samples_per_shard = 2")
@@ -186,3 +190,70 @@ def test_a_flipped_bit_is_found_in_every_region(home: Path, tmp_path: Path, code
             made.shard_path(out, 1, name).write_bytes(content)
         made.repair(out)
     assert verify_output(out, home / "plan", deep=True).problems == []
+
+
+@pytest.fixture(scope="module")
+def damaged(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with three damages, of all its shards one each."""
+    out = tmp_path_factory.mktemp("damaged") / "out"
+    shutil.copytree(home / "filmstrip", out)
+    made.json_first(out)
+    made.edit_kind(out)
+    made.swap_pixels(out)
+    made.repair(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[None]:
+    """Start a Ray that the tests share."""
+    with ray_cluster(2):
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_workers")
+def test_any_number_of_workers_says_the_same(home: Path, damaged: Path) -> None:
+    report = verify_output(damaged, home / "plan", deep=True, workers=0)
+    assert verify_output(damaged, home / "plan", deep=True, workers=2) == report
+    shards = [problem.partition(":")[0] for problem in report.problems]
+    assert sorted(set(shards)) == ["shard 0", "shard 1", "shard 2"]
+    assert shards == sorted(shards)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_workers")
+def test_a_worker_that_dies_costs_one_shard(
+    home: Path, damaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(check: ShardCheck) -> ShardFindings:
+        """Stand in for a check whose decoder takes the process along."""
+        if check.shard == 1:
+            os._exit(1)
+        return ShardFindings(check.shard)
+
+    monkeypatch.setattr("synth.verify.check_shard", die)
+    problems = verify_output(damaged, home / "plan", workers=2).problems
+    (said,) = (problem for problem in problems if problem.startswith("shard"))
+    assert said.startswith("shard 1: it could not be checked: ")
+
+
+def upload(folder: Path, bucket: str) -> str:
+    """Copy a folder into a bucket; return its URL there."""
+    s3fs.S3FileSystem().put(f"{folder}/", f"{bucket}/{folder.name}/", recursive=True)
+    return f"{bucket}/{folder.name}"
+
+
+def test_an_object_store_is_checked_like_a_folder(
+    home: Path, damaged: Path, bucket: str, tmp_path: Path
+) -> None:
+    sources, plan = home / "sources.parquet", upload(home / "plan", bucket)
+    intact, other = upload(home / "filmstrip", bucket), upload(damaged, bucket)
+    assert verify_output(intact, plan, deep=True, sources=sources).problems == []
+    assert verify_output(other, plan, deep=True, sources=sources) == verify_output(
+        damaged, home / "plan", deep=True
+    )
+    assert read_status(intact, plan) == read_status(home / "filmstrip", home / "plan")
+    write_preview(intact, tmp_path / "remote.html")
+    write_preview(home / "filmstrip", tmp_path / "local.html")
+    assert (tmp_path / "remote.html").read_bytes() == (tmp_path / "local.html").read_bytes()
