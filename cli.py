@@ -336,18 +336,19 @@ def status(out: Path, plan_folder: Path | None, is_json: bool) -> None:
 @click.option("--plan", "plan_folder", type=FOLDER, help="Check against this plan.")
 @click.option("--deep", is_flag=True, help="Decode every sample; with --plan, render it again.")
 @click.option("--sources", type=FILE, help="Sources table, for a plan that does not name it.")
+@click.option("--workers", type=int, help="Processes (default: all cores if --deep; 0: here).")
+@click.option("--address", help="Join a running Ray cluster, for example 'auto'.")
 @as_json
-def verify(
-    out: Path, plan_folder: Path | None, deep: bool, sources: Path | None, is_json: bool
-) -> None:
-    """Check every digest and count of OUT."""
+def verify(out: Path, plan_folder: Path | None, is_json: bool, **options: Any) -> None:
+    """Check every byte, digest and count of OUT."""
     from synth import verify_output
 
-    report = verify_output(out, plan_folder, deep=deep, sources=sources)
+    report = verify_output(out, plan_folder, **options)
     lines = [
         f"{out}: {report.num_shards:,} shards, {report.num_samples:,} samples, "
         f"{len(report.problems):,} problems",
         *(f"  {problem}" for problem in report.problems),
+        *report.notes,
     ]
     show(report, lines, is_json)
     finish(not report.problems, f"{str(out)!r} is not what its records say")
