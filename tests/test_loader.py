@@ -1,5 +1,6 @@
 """The shard loader: order, shares, split by video, contents, and damaged shards."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,7 +181,7 @@ def test_a_truncated_shard_is_refused_before_anything_is_read(tmp_path: Path) ->
         read_dataset(out)
 
 
-def test_a_damaged_sample_is_named(tmp_path: Path) -> None:
+def test_a_damaged_shard_ends_the_batches_with_its_name(tmp_path: Path) -> None:
     out = write_moving_shards(tmp_path / "damaged", 4)
     dataset = read_dataset(out)
     path = out / "shard-000000.tar"
@@ -189,8 +190,15 @@ def test_a_damaged_sample_is_named(tmp_path: Path) -> None:
     content[offset : offset + 512] = bytes(512)
     path.write_bytes(content)
     table = sample_table(dataset)
-    with pytest.raises(ShardError, match=r"sample 00000002 of .*shard-000000\.tar"):
+    with pytest.raises(ShardError, match=r"shard-000000\.tar must have sha256"):
         list(load_batches(table, [np.arange(4)], label, (4, 32, 32, 3), 2))
     path.unlink()
-    with pytest.raises(ShardError, match=r"sample 00000000 of"):
+    with pytest.raises(ShardError, match=r"shard-000000\.tar cannot be read"):
         table.read(0)
+
+
+def test_a_sample_that_is_wrong_in_a_whole_shard_is_named(tmp_path: Path) -> None:
+    dataset = read_dataset(write_moving_shards(tmp_path / "odd", 4))
+    table = sample_table(replace(dataset, classes=dataset.classes[:2]))
+    with pytest.raises(ShardError, match=r"below 2, got 2 \(sample 00000002 of .*-000000\.tar"):
+        list(load_batches(table, [np.arange(4)], label, (4, 32, 32, 3), 2))

@@ -7,7 +7,7 @@ clip straight into the batch, so nothing is copied between processes.
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -15,6 +15,8 @@ import torch
 
 from manifests import ShardError, UsageError
 from synth import ShardDataset, ShardSample, read_sample
+
+from .shard_cache import ShardCache
 
 BATCHES_AHEAD = 3  # decoded before they are asked for
 
@@ -41,18 +43,20 @@ class SampleTable:
         dataset: The finished shards.
         shard_N: Shard of each sample, as a position in `dataset.shards`.
         row_N: Row of each sample in the index of its shard.
+        cache: What opens the shards, verified.
     """
 
     dataset: ShardDataset
     shard_N: np.ndarray
     row_N: np.ndarray
+    cache: ShardCache
 
     def __len__(self) -> int:
         return len(self.row_N)
 
     def take(self, rows: np.ndarray) -> "SampleTable":
         """Return the samples at these positions."""
-        return SampleTable(self.dataset, self.shard_N[rows], self.row_N[rows])
+        return replace(self, shard_N=self.shard_N[rows], row_N=self.row_N[rows])
 
     def kinds(self) -> list[str]:
         """Return the kind of each sample."""
@@ -67,19 +71,24 @@ class SampleTable:
         return [shards[shard].video_ids[row] for shard, row in pairs]
 
     def read(self, index: int) -> ShardSample:
-        """Read one sample; ShardError names the sample and the shard."""
+        """Read one sample of a verified shard; ShardError names the shard, and the sample."""
         shard = self.dataset.shards[self.shard_N[index]]
         row = self.row_N[index]
-        try:
-            sample = read_sample(shard.path, int(shard.offsets[row]), int(shard.sizes[row]))
-            sample.check_classes(len(self.dataset.classes))
-        except (ShardError, OSError) as err:
-            raise ShardError(f"{err} (sample {shard.keys[row]} of {shard.path})") from err
+        with self.cache.open(shard) as file:
+            try:
+                sample = read_sample(file.fileno(), int(shard.offsets[row]), int(shard.sizes[row]))
+                sample.check_classes(len(self.dataset.classes))
+            except (ShardError, OSError) as err:
+                raise ShardError(f"{err} (sample {shard.keys[row]} of {shard.path})") from err
         return sample
 
 
-def sample_table(dataset: ShardDataset, kinds: Sequence[str] = ()) -> SampleTable:
+def sample_table(
+    dataset: ShardDataset, kinds: Sequence[str] = (), cache: ShardCache | None = None
+) -> SampleTable:
     """List the samples of the given `kinds` (of all kinds if empty), in shard order.
+
+    `cache` says where the shards of a URL are kept while they are read.
 
     Raises:
         UsageError: There are none.
@@ -100,7 +109,7 @@ def sample_table(dataset: ShardDataset, kinds: Sequence[str] = ()) -> SampleTabl
     if not places:
         raise UsageError(f"the shards in {str(dataset.path)!r} hold no samples")
     shard_N, row_N = np.array(places, np.int64).T
-    return SampleTable(dataset, shard_N, row_N)
+    return SampleTable(dataset, shard_N, row_N, cache or ShardCache())
 
 
 def split_by_video(
@@ -174,7 +183,12 @@ def epoch_batches(
 
     The last, partial batch is left out. Batch `b` is the same set of samples however many workers
     share it.  # order 0..7, batches of 4, two workers: worker 1 gets [2, 3], [6, 7]
+
+    Raises:
+        UsageError: The workers cannot share a batch equally.
     """
+    if batch_size % num_workers:
+        raise UsageError(f"workers must divide batch_size, got {num_workers} for {batch_size}")
     num_batches, share = len(order) // batch_size, batch_size // num_workers
     batches = order[: num_batches * batch_size].reshape(num_batches, batch_size)
     return list(batches[:, rank * share : (rank + 1) * share])
