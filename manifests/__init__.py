@@ -1,5 +1,6 @@
 """What goes in: tables of source videos and annotated segments, their readers and checks."""
 
+from .bounded import conform, open_table, read_batches, read_json, read_table
 from .build import SourcesReport, build_sources
 from .cluster import ray_cluster
 from .containers import HEAD_BYTES, container_of
@@ -73,20 +74,25 @@ __all__ = [
     "build_record",
     "build_sources",
     "check_bucket",
+    "conform",
     "container_of",
     "file_sizes",
     "first_line",
     "make_demo_videos",
     "num_sampled_frames",
     "open_bytes",
+    "open_table",
     "open_video",
     "orientation_of",
     "probe_video",
     "ray_cluster",
+    "read_batches",
+    "read_json",
     "read_many",
     "read_recipe_table",
     "read_segments",
     "read_sources",
+    "read_table",
     "relative_path",
     "resolve_path",
     "run_ffmpeg",

@@ -3,9 +3,20 @@
 Every message is one sentence that says what must hold, what came, and where.
 """
 
+LONGEST_MESSAGE = 1000  # characters; a hostile file may give a name of megabytes
+
 
 class SeamlineError(Exception):
-    """Root of every error that this project raises on purpose; the commands exit with status 2."""
+    """Root of every error that this project raises on purpose; the commands exit with status 2.
+
+    Whatever a file made it quote, its text is one line, of printable characters, and not endless.
+    """
+
+    def __str__(self) -> str:
+        text = " ".join(super().__str__().split())
+        if len(text) > LONGEST_MESSAGE:
+            text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 4 :]}"
+        return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 class UsageError(SeamlineError):

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .bounded import open_table, read_json, read_table
 from .errors import UsageError
 from .parts import find_parts
 from .places import at_place, check_bucket, folder_of, resolve_path
@@ -129,9 +130,7 @@ def read_sources(path: AnyPath | str) -> SourceTable:
             empty cell where a value is needed, no class list, a label_id outside of it.
     """
     content = _read_file(path)
-    table = _parse(content, path)
-    has_frames = {"first_frame", "end_frame"} <= set(table.column_names)
-    table = _conform(table, path, SOURCES_SCHEMA, optional=OPTIONAL_COLUMNS)
+    table, given = _parse(content, path, SOURCES_SCHEMA, optional=OPTIONAL_COLUMNS)
     for name in REQUIRED_COLUMNS:
         if table.column(name).null_count:
             raise UsageError(f"column {name!r} must have a value in every row ({str(path)!r})")
@@ -140,7 +139,7 @@ def read_sources(path: AnyPath | str) -> SourceTable:
         raise UsageError(f"video_id must be unique, but ids repeat ({str(path)!r})")
     classes = _classes(table, path)
     folder = folder_of(path)
-    if not has_frames:
+    if not {"first_frame", "end_frame"} <= given:
         table = find_parts(table, folder)
     return SourceTable(table, classes, folder, hashlib.sha256(content).hexdigest())
 
@@ -153,8 +152,7 @@ def write_segments(path: AnyPath | str, rows: Sequence[dict], classes: Sequence[
 
 def read_segments(path: AnyPath | str) -> pa.Table:
     """Read annotated segments; raises UsageError as `read_sources` does."""
-    table = _parse(_read_file(path), path)
-    return _conform(table, path, SEGMENTS_SCHEMA, optional=("subset", "label_id"))
+    return _parse(_read_file(path), path, SEGMENTS_SCHEMA, optional=("subset", "label_id"))[0]
 
 
 def _write(path: AnyPath | str, table: pa.Table) -> None:
@@ -178,37 +176,28 @@ def _read_file(path: AnyPath | str) -> bytes:
         raise UsageError(f"no such table: {str(path)!r}") from err
 
 
-def _parse(content: bytes, path: AnyPath | str) -> pa.Table:
+def _parse(
+    content: bytes, path: AnyPath | str, schema: pa.Schema, optional: Sequence[str]
+) -> tuple[pa.Table, set[str]]:
+    """Return the columns of `schema` in its types, and which of them the file has."""
     try:
-        return pq.read_table(pa.BufferReader(content))
-    except (pa.ArrowException, OSError) as err:
-        raise UsageError(f"not a Parquet table: {str(path)!r}") from err
-
-
-def _conform(
-    table: pa.Table, path: AnyPath | str, schema: pa.Schema, optional: Sequence[str]
-) -> pa.Table:
-    """Return the columns of `schema`, cast to its types; raise UsageError if that cannot be."""
-    columns = []
-    for field in schema:
-        if field.name in table.column_names:
-            try:
-                columns.append(table.column(field.name).cast(field.type))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as err:
-                raise UsageError(
-                    f"column {field.name!r} must be {field.type}, got "
-                    f"{table.schema.field(field.name).type} ({str(path)!r})"
-                ) from err
-        elif field.name in optional:
-            columns.append(_default(field, table))
-        else:
-            raise UsageError(f"column {field.name!r} is missing ({str(path)!r})")
-    return pa.Table.from_arrays(columns, schema=schema.with_metadata(table.schema.metadata))
+        file = open_table(pa.BufferReader(content))
+        given = set(file.schema_arrow.names)
+        wanted = [field for field in schema if field.name in given or field.name not in optional]
+        table = read_table(file, pa.schema(wanted))
+    except ValueError as err:
+        raise UsageError(f"{err} ({str(path)!r})") from err
+    columns = [
+        table.column(field.name) if field.name in given else _default(field, table)
+        for field in schema
+    ]
+    full = pa.Table.from_arrays(columns, schema=schema.with_metadata(table.schema.metadata))
+    return full, given
 
 
 def _classes(table: pa.Table, path: AnyPath | str) -> tuple[str, ...]:
     try:
-        classes = json.loads((table.schema.metadata or {}).get(b"classes", b"null"))
+        classes = read_json((table.schema.metadata or {}).get(b"classes", b"null"))
     except ValueError:
         classes = None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):

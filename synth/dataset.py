@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from manifests import AnyPath, ShardError, UsageError, file_sizes, read_many, to_path
 
-from .shards import INDEX_SCHEMA, RECORDS_AT_A_TIME, parse_record, read_record, shard_path
+from .shards import RECORDS_AT_A_TIME, parse_index, parse_record, read_record, shard_path
 
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -94,10 +92,7 @@ def _parse_shard(
         raise ShardError(f"the done record of shard {path} must have a sha256, got {sha256!r}")
     if index_content is None:
         raise ShardError(f"the index of shard {path} is missing: render it again")
-    try:
-        rows = pq.read_table(pa.BufferReader(index_content), schema=INDEX_SCHEMA).to_pylist()
-    except (OSError, pa.ArrowInvalid) as err:
-        raise ShardError(f"the index of shard {path} cannot be read: {err}") from err
+    rows = parse_index(index_content, path)
     done = [row for row in rows if row["status"] == "rendered"]
     if len(done) != record.get("rendered"):
         raise ShardError(f"shard {path}: index and done record disagree on what was rendered")

@@ -22,6 +22,10 @@ from manifests import (
     at_place,
     atomic_writer,
     check_bucket,
+    conform,
+    open_table,
+    read_batches,
+    read_json,
     read_segments,
     read_sources,
     relative_path,
@@ -66,6 +70,8 @@ PLAN_SCHEMA = pa.schema(
         ("tree", pa.string()),
     ]
 )
+KEYS_SCHEMA = pa.schema([PLAN_SCHEMA.field(name) for name in ("sample_key", "shard")])
+LARGEST_SHARD = 2**26  # bytes of the rows of a shard; as Python's objects they take 20 times that
 ROW_GROUP_ROWS = 16_384
 BOUNDARY = "boundary"  # the kind whose trees have one of four roots
 KEY_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"  # a key names tar members: no dots, no slashes
@@ -197,7 +203,7 @@ def _read_annotation(path: AnyPath) -> tuple[pa.Table, list[str]]:
 def _segment_classes(segments: pa.Table) -> list[str]:
     """Return the class names in the metadata, or [] if they are no list of names."""
     try:
-        classes = json.loads((segments.schema.metadata or {}).get(b"classes", b"null"))
+        classes = read_json((segments.schema.metadata or {}).get(b"classes", b"null"))
     except ValueError:
         return []
     is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
@@ -273,7 +279,7 @@ class Plan:
         """
         waiting: list[pa.Table] = []
         current = -1
-        for table in map(self._cast, _read_batches(self.path)):
+        for table in map(self._check, _read_batches(self.path, PLAN_SCHEMA)):
             numbers = table["shard"].to_numpy()
             starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1))
             for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
@@ -288,15 +294,16 @@ class Plan:
                     waiting = []
                 current = shard
                 waiting.append(table.slice(start, stop - start))
+                if sum(part.nbytes for part in waiting) > LARGEST_SHARD:
+                    raise UsageError(
+                        f"the rows of a shard must take at most {LARGEST_SHARD} bytes, those of "
+                        f"shard {shard} take more ({str(self.path)!r})"
+                    )
         if waiting:
             yield current, self._whole(current, waiting)
 
-    def _cast(self, table: pa.Table) -> pa.Table:
-        """Give rows of any integer types ours; every row needs a kind and its sources."""
-        try:
-            table = table.select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA)
-        except pa.ArrowInvalid as err:
-            raise UsageError(f"not a plan: {err} ({str(self.path)!r})") from err
+    def _check(self, table: pa.Table) -> pa.Table:
+        """Return rows that have a kind and sources each."""
         for name in ("kind", "sources"):
             if table[name].null_count:
                 raise UsageError(f"{name} must have a value in every row ({str(self.path)!r})")
@@ -304,7 +311,8 @@ class Plan:
 
     def _whole(self, shard: int, parts: list[pa.Table]) -> pa.Table:
         """Join the rows of a shard; its keys name members of one tar, so they are unique there."""
-        rows = pa.concat_tables(parts)
+        # the empty table makes it a copy: a mere view would drag its whole batch along to a worker
+        rows = pa.concat_tables([*parts, parts[0].slice(0, 0)]).combine_chunks()
         if len(rows["sample_key"].unique()) != len(rows):
             raise UsageError(
                 f"sample keys must be unique, but some repeat in shard {shard} ({str(self.path)!r})"
@@ -325,11 +333,8 @@ def read_plan(folder: AnyPath | str) -> Plan:
     path = to_path(folder) / "plan.parquet"
     with _open_plan(path) as file:
         num_samples = file.metadata.num_rows
-        try:
-            file.schema_arrow.empty_table().select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, KeyError) as err:
-            raise UsageError(f"not a plan: {err} ({str(path)!r})") from err
-    for table in _read_batches(path, ["sample_key", "shard"]):
+        conform(file.schema_arrow.empty_table(), PLAN_SCHEMA)
+    for table in _read_batches(path, KEYS_SCHEMA):
         _check_keys(table, path)
     digest = file_digest(path)
     with at_place(path):
@@ -345,29 +350,19 @@ def _open_plan(path: AnyPath) -> Iterator[pq.ParquetFile]:
     try:
         if isinstance(path, Path) and not path.is_file():  # reading a pipe may never end
             raise FileNotFoundError(path)
-        with at_place(path), path.open("rb") as file, _only_a_plan(path):
-            yield pq.ParquetFile(cast(Any, file))
+        with at_place(path), path.open("rb") as file:
+            yield open_table(cast(Any, file))
     except FileNotFoundError as err:
         check_bucket(path)
         raise UsageError(f"no plan.parquet in {str(path.parent)!r}") from err
-
-
-@contextmanager
-def _only_a_plan(path: AnyPath) -> Iterator[None]:
-    """Turn what Arrow says of bytes that are no Parquet into a UsageError."""
-    try:
-        yield
-    except (pa.ArrowException, OSError) as err:
-        if isinstance(err, OSError) and err.errno is not None:
-            raise  # of the disk, not of Arrow
+    except ValueError as err:
         raise UsageError(f"not a plan: {err} ({str(path)!r})") from err
 
 
-def _read_batches(path: AnyPath, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yield the rows of a plan's table, ROW_GROUP_ROWS at a time."""
+def _read_batches(path: AnyPath, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield columns of a plan's table, a few thousand rows at a time."""
     with _open_plan(path) as file:
-        for batch in file.iter_batches(ROW_GROUP_ROWS, columns=columns):
-            yield pa.Table.from_batches([batch])
+        yield from read_batches(file, schema)
 
 
 def _check_keys(table: pa.Table, path: AnyPath) -> None:

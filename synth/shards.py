@@ -22,7 +22,10 @@ from manifests import (
     AnyPath,
     ShardError,
     file_sizes,
+    open_table,
+    read_json,
     read_many,
+    read_table,
     to_path,
     write_atomic,
 )
