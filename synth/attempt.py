@@ -82,8 +82,11 @@ def attempt_shard(task: ShardTask, limits: Limits) -> ShardResult | FailedAttemp
     if isinstance(outcome, FailedAttempt):
         renderer.close()
         return outcome
-    _IDLE.append(renderer)
     report, peak_bytes = outcome
+    if peak_bytes > limits.memory_bytes:
+        renderer.close()  # it grew faster than it was looked at; the next shard gets a new child
+    else:
+        _IDLE.append(renderer)
     return ShardResult(report, time.monotonic() - start, peak_bytes, platform.node())
 
 

@@ -182,6 +182,7 @@ def render_shard(task: ShardTask, watch: Watch = unwatched) -> ShardReport:
     index_sha256 = write_index(shard_path(task.out, task.shard, "parquet"), index)
     kinds = Counter(row["kind"] for row in index if row["status"] == "rendered")
     num_rejected = sum(reasons.values())
+    digests = source_digests(v for v in rejected.values() if v.video_id not in task.failed)
     report = ShardReport(
         shard=task.shard,
         plan_digest=task.plan_digest,
@@ -190,7 +191,7 @@ def render_shard(task: ShardTask, watch: Watch = unwatched) -> ShardReport:
         rendered=len(index) - num_rejected,
         rejected=num_rejected,
         reasons=dict(sorted(reasons.items())),
-        rejected_sources=source_digests(rejected.values()),
+        rejected_sources=dict.fromkeys(sorted(rejected)) | digests,  # hanging ones are not read
         kinds=dict(sorted(kinds.items())),
         bytes=num_bytes,
         sha256=sha256,
