@@ -74,10 +74,8 @@ class Timeline:
             samples: To spread over this time, as the time itself.
             finished: What to count at its end.
         """
-        while end >= MAX_BUCKETS * self.width_seconds:
-            self._widen()
+        self._reach(end)
         first, last = int(start / self.width_seconds), int(end / self.width_seconds)
-        self.buckets.extend([Bucket()] * (last + 1 - len(self.buckets)))
         self.buckets[last] += finished
         if start == end:
             self.buckets[last] += Bucket(samples=samples)
@@ -91,8 +89,7 @@ class Timeline:
 
         The last one reaches to the end; less than half a bucket there is part of the one before.
         """
-        if not self.buckets:
-            return []
+        self._reach(seconds)
         width, shown = self.width_seconds, list(self.buckets)
         starts = [k * width for k in range(len(shown))]
         if len(shown) > 1 and seconds - starts[-1] < width / 2:
@@ -101,10 +98,13 @@ class Timeline:
         ends = [*starts[1:], max(seconds, 1e-3)]
         return [(e - s, b) for s, e, b in zip(starts, ends, shown, strict=True)]
 
-    def _widen(self) -> None:
-        pairs = zip_longest(self.buckets[::2], self.buckets[1::2], fillvalue=Bucket())
-        self.buckets = [left + right for left, right in pairs]
-        self.width_seconds *= 2
+    def _reach(self, seconds: float) -> None:
+        while seconds >= MAX_BUCKETS * self.width_seconds:
+            pairs = zip_longest(self.buckets[::2], self.buckets[1::2], fillvalue=Bucket())
+            self.buckets = [left + right for left, right in pairs]
+            self.width_seconds *= 2
+        missing = int(seconds / self.width_seconds) + 1 - len(self.buckets)
+        self.buckets.extend([Bucket()] * missing)
 
 
 @dataclass(frozen=True, order=True)

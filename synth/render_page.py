@@ -154,10 +154,9 @@ def _tiles(log: RenderLog) -> list[tuple[str, str]]:
 
 
 def _graphs(log: RenderLog) -> str:
-    seconds, width = max(log.seconds, 1e-3), log.timeline.width_seconds
+    seconds = max(log.seconds, 1e-3)
     stretches = log.timeline.stretches(seconds)
-    if not stretches:
-        return ""
+    width = log.timeline.width_seconds
     rates = [bucket.samples / length for length, bucket in stretches]
     busy = [bucket.busy_seconds / length for length, bucket in stretches]
     rejected = [bucket.rejected for _, bucket in stretches]
@@ -191,10 +190,9 @@ def _graphs(log: RenderLog) -> str:
         ),
     ]
     if log.rejected_now:
-        title = f"Rejected samples in every {say_seconds(width)}"
-        graphs.append(
-            draw(title, f"{log.rejected_now:,} together", rejected, _up_to(rejected), BAD)
-        )
+        every = say_seconds(width) if width >= 1 else f"{width:g} s"
+        words = f"{log.rejected_now:,} together; drawn for every {every}"
+        graphs.append(draw("Rejected samples", words, rejected, _up_to(rejected), BAD))
     return f'<div class="graphs" style="--blue:#0072b2">{"".join(graphs)}</div>'
 
 
@@ -217,13 +215,14 @@ def _rejections(log: RenderLog, examples: Mapping[str, Sequence[RejectedSample]]
     ranked = log.reasons.most_common()
     rows = []
     for reason, count in ranked[:SHOWN_REASONS]:
-        shown = "".join(
-            f"<small><code>{escape(sample.key)}</code> {_text(sample.details)}</small>"
-            for sample in examples.get(reason, ())
-        )
         share = f"{100 * count / (log.rendered + log.rejected):.2g} %"
         rows.append(
-            [f"{count:,}", share, draw_bar(count / ranked[0][1]), f"{_text(reason)}{shown}"]
+            [
+                f"{count:,}",
+                share,
+                draw_bar(count / ranked[0][1]),
+                f"{_text(reason)}{_list_examples(examples.get(reason, ()))}",
+            ]
         )
     rest = ranked[SHOWN_REASONS:]
     note = "Of all runs, with examples; shares are of the samples that are done."
@@ -231,6 +230,14 @@ def _rejections(log: RenderLog, examples: Mapping[str, Sequence[RejectedSample]]
         others = say_count(len(rest), "reason")
         note += f" {sum(count for _, count in rest):,} more for {others}."
     return _section("Rejections", ("Samples", "Share", "", "Reason"), rows, note)
+
+
+def _list_examples(samples: Sequence[RejectedSample]) -> str:
+    """Return a line for each example, or one for all if there is nothing but their keys."""
+    lines = [f"<code>{escape(s.key)}</code> {_text(s.details)}" for s in samples]
+    if not any(sample.details for sample in samples):
+        lines = ["".join(lines)] if lines else []
+    return "".join(f"<small>{line}</small>" for line in lines)
 
 
 def _slowest(log: RenderLog) -> str:

@@ -112,6 +112,11 @@ def test_work_is_spread_over_the_time_it_took() -> None:
         pytest.approx(2.2),
         Bucket(samples=6.5, busy_seconds=3.0, shards=2, rejected=3, peak_bytes=7),
     )
+    assert timeline.stretches(11.5)[3:] == [
+        (2, Bucket(shards=1, peak_bytes=5)),
+        (2, Bucket()),
+        (1.5, Bucket()),
+    ]
 
 
 @given(
