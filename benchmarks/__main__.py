@@ -11,10 +11,11 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from . import baselines, clips, extraction, loader, memory, render, training
+from . import baselines, clips, extraction, loader, memory, render, restart, training
 from .measure import HEADER, Row
 
 NUM_CLIPS = 48
+MANY = (100_000, 10, 50)  # videos, samples per video and per shard: a million in 20,000 shards
 
 
 def main(folder: Path) -> None:
@@ -30,12 +31,16 @@ def main(folder: Path) -> None:
         lambda: loader.measure(work / "out", cores),
         lambda: extraction.measure(work, sources, cores),
         lambda: memory.worker_row(work, sources),
-        lambda: memory.plan_row(work),
+        lambda: memory.plan_row(work, *MANY),
     ]
     print(f"{cores} cores, {platform.machine()}, Python {platform.python_version()}\n\n{HEADER}")
     for row in rows:
         print(row(), flush=True)
-    others = (training.measure(work, sources), baselines.measure(work, sources, cores))
+    others = (
+        restart.measure(work),
+        training.measure(work, sources),
+        baselines.measure(work, sources, cores),
+    )
     for line in itertools.chain(*others):
         print(line, flush=True)
 

@@ -13,11 +13,9 @@ from .clips import write_recipe
 from .measure import Row
 
 GIGABYTE = 10**9
-PLANNED_SAMPLES = 1_000_000
-SAMPLES_PER_VIDEO = 10
 
 
-def _call(work: Callable[..., None], words: tuple, results: multiprocessing.Queue) -> None:
+def _call(work: Callable[..., object], words: tuple, results: multiprocessing.Queue) -> None:
     start = time.perf_counter()
     work(*words)
     results.put((time.perf_counter() - start, peak_bytes()))
@@ -33,7 +31,7 @@ def peak_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-def in_a_process(work: Callable[..., None], *words: object) -> tuple[float, int]:
+def in_a_process(work: Callable[..., object], *words: object) -> tuple[float, int]:
     """Run `work` in a fresh process; return its seconds and peak resident bytes."""
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
@@ -70,9 +68,8 @@ def worker_row(folder: Path, sources: Path) -> Row:
     )
 
 
-def plan_row(folder: Path) -> Row:
-    """Plan a million samples."""
-    num_videos = PLANNED_SAMPLES // SAMPLES_PER_VIDEO
+def many_sources(path: Path, num_videos: int) -> Path:
+    """Write the table of videos that nobody has, and return its path."""
     videos = [
         SourceVideo(
             f"v{number:07d}", f"v{number}.mp4", f"c{number % 400}", number % 400,
@@ -80,15 +77,21 @@ def plan_row(folder: Path) -> Row:
         )
         for number in range(num_videos)
     ]  # fmt: skip
-    sources = folder / "many.parquet"
-    write_sources(sources, videos, [f"c{label_id}" for label_id in range(400)])
-    recipe = write_recipe(folder / "many.toml", SAMPLES_PER_VIDEO, samples_per_shard=256)
+    write_sources(path, videos, [f"c{label_id}" for label_id in range(400)])
+    return path
+
+
+def plan_row(folder: Path, num_videos: int, samples_per_video: int, samples_per_shard: int) -> Row:
+    """Plan many samples, in `folder`/many_plan."""
+    sources = many_sources(folder / "many.parquet", num_videos)
+    recipe = write_recipe(folder / "many.toml", samples_per_video, samples_per_shard)
     seconds, peak = in_a_process(write_plan, recipe, sources, folder / "many_plan")
+    num_samples = num_videos * samples_per_video
     return Row(
-        f"plan of {PLANNED_SAMPLES:,} samples",
+        f"plan of {num_samples:,} samples from {num_videos:,} videos",
         f"{seconds:,.0f} s, {peak / 1e6:,.0f} MB",
         "",
         None,
-        "< 300 s, < 2,000 MB",
-        seconds < 300 and peak < 2 * GIGABYTE,
+        "< 2,000 MB",
+        peak < 2 * GIGABYTE,
     )

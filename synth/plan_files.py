@@ -271,6 +271,14 @@ class Plan:
     digest: str
     num_samples: int
 
+    def batches(self) -> Iterator[pa.Table]:
+        """Yield the rows in order, a few thousand at a time whatever their shards.
+
+        Raises:
+            UsageError: Rows that lack a value or have one too large.
+        """
+        return map(self._check, _read_batches(self.path, PLAN_SCHEMA))
+
     def shards(self) -> Iterator[tuple[int, pa.Table]]:
         """Yield each shard's number and rows, in order, holding only a few row groups.
 
@@ -279,7 +287,7 @@ class Plan:
         """
         waiting: list[pa.Table] = []
         current = -1
-        for table in map(self._check, _read_batches(self.path, PLAN_SCHEMA)):
+        for table in self.batches():
             numbers = table["shard"].to_numpy()
             starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1))
             for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):

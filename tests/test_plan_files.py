@@ -94,6 +94,15 @@ def test_shards_run_across_the_batches_that_are_read(tmp_path: Path) -> None:
     read = list(read_plan(tmp_path).shards())
     assert [(shard, len(rows)) for shard, rows in read] == list(enumerate(sizes.tolist()))
     assert [key for _, rows in read for key in rows["sample_key"].to_pylist()] == keys.to_pylist()
+    batches = list(read_plan(tmp_path).batches())
+    assert pa.concat_tables(batches).equals(pa.concat_tables([rows for _, rows in read]))
+    assert max(map(len, batches)) <= ROW_GROUP_ROWS
+
+
+def test_a_shard_takes_along_only_its_own_rows(tmp_path: Path) -> None:
+    plan = foreign_plan(tmp_path, keyed([0] * 2000 + [1]))
+    sizes = [rows.get_total_buffer_size() for _, rows in plan.shards()]
+    assert sizes[1] < sizes[0] / 100
 
 
 def test_plan_out_of_shard_order_is_refused(tmp_path: Path) -> None:
