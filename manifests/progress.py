@@ -114,7 +114,8 @@ class Progress:
         unit: What is counted ("samples").
         total: How many there are.
         done: How many were finished before this run; they do not count towards the rate.
-        parts: What the units come in, and how many of these there are (("shards", 79)).
+        parts: What the units come in, how many of these there are, and how many were finished
+            before (("shards", 79, 24)).
         every_seconds: Pause between plain lines when stderr is not a terminal.
         clock: Gives seconds.
     """
@@ -126,7 +127,7 @@ class Progress:
         total: int,
         done: int = 0,
         *,
-        parts: tuple[str, int] | None = None,
+        parts: tuple[str, int, int] | None = None,
         every_seconds: float = 60.0,
         clock: Clock = time.monotonic,
     ) -> None:

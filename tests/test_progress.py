@@ -29,7 +29,7 @@ def errors(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
 def test_lines_without_a_terminal_come_once_a_minute(
     clock: FakeClock, errors: Callable[[], list[str]]
 ) -> None:
-    with Progress("render", "samples", 1000, parts=("shards", 100), clock=clock) as progress:
+    with Progress("render", "samples", 1000, parts=("shards", 100, 0), clock=clock) as progress:
         for _ in range(100):
             clock.now += 2
             progress.advance(10, "1 rejected", parts=1)
@@ -55,16 +55,20 @@ def test_one_that_is_not_finished_stops(clock: FakeClock, errors: Callable[[], l
 def test_what_was_done_before_has_no_part_in_the_rate(
     clock: FakeClock, errors: Callable[[], list[str]]
 ) -> None:
-    with Progress("render", "samples", 900, done=100, every_seconds=0, clock=clock) as progress:
+    with Progress(
+        "render", "samples", 900, 100, parts=("shards", 90, 10), every_seconds=0, clock=clock
+    ) as progress:
         clock.now += 50  # looking for what is done
-        progress.skip(600)
+        progress.skip(600, parts=60)
         clock.now += 10
         progress.advance(20)
         clock.now += 10
         progress.advance(20)
     first, second, _ = errors()
-    assert first == "render: 720/900 samples, 2.00 samples/s, time left not known yet"
-    assert second == "render: 740/900 samples, 2.00 samples/s, 80 s left"
+    assert (
+        first == "render: 720/900 samples (70/90 shards), 2.00 samples/s, time left not known yet"
+    )
+    assert second == "render: 740/900 samples (70/90 shards), 2.00 samples/s, 80 s left"
 
 
 def test_all_that_was_done_before_is_done(errors: Callable[[], list[str]]) -> None:
@@ -179,7 +183,7 @@ import fcntl, struct, sys, termios
 from manifests import Progress
 if sys.argv[1] != "0":
     fcntl.ioctl(2, termios.TIOCSWINSZ, struct.pack("HHHH", 24, int(sys.argv[1]), 0, 0))
-with Progress("render", "samples", 4, parts=("shards", 2)) as progress:
+with Progress("render", "samples", 4, parts=("shards", 2, 0)) as progress:
     progress._pause = 0
     progress.advance(2, "1 rejected", parts=1)
     progress.advance(2, parts=1)
