@@ -5,8 +5,12 @@ where it was: a probe is used again only if the file's path, size and modificati
 of it that is meant and the kind of check are the same. Rejected files are always tried again. The
 side file goes away when the table is complete; building a complete table again probes everything
 again, so no row is ever stale.
+
+With `transcode_to` every good video is also re-encoded into that folder (`transcode.py`), and the
+table names the new files, which know by themselves what they were made from.
 """
 
+import errno
 import json
 import os
 import signal
@@ -26,11 +30,13 @@ from .readers import Entry, list_sources
 from .records import SourceVideo
 from .storage import write_atomic
 from .tables import write_sources
+from .transcode import choose_targets, plan_transcode, swept, transcode
 from .workers import Crash, map_in_children
 
 PARTIAL_FORMAT = 1  # raise it whenever the probe's columns or their meaning change
 DEADLINE_SECONDS = 120
 DEADLINE_SECONDS_PER_MB = 10  # far slower than any decoder: only a hang meets it
+DEADLINE_SECONDS_PER_FRAME = 0.2  # besides, of a transcoded video
 NUM_SHOWN = 5
 
 # What the probe finds out; the other columns of a row come from the listing.
@@ -85,6 +91,7 @@ def build_sources(
     classes: Path | None = None,
     workers: int | None = None,
     check: Check = "decode",
+    transcode_to: Path | None = None,
     probe_file: ProbeFile | None = None,
 ) -> SourcesReport:
     """Make the table of source videos from a folder tree or an annotation file.
@@ -100,10 +107,14 @@ def build_sources(
         classes: File with a class name per line, which fixes the ids; sorted names if None.
         workers: Processes that probe; one per core if None.
         check: How closely a file is looked at (`probe_video`).
+        transcode_to: Folder for re-encoded copies of the good videos, in the places that the
+            videos have below `source` or `videos`; None leaves the videos as they are.
         probe_file: What a child calls for each file; `probe_one` if None.
 
     Raises:
         UsageError: Whatever is wrong with the arguments or the listing; nothing was written then.
+        OSError: The table or a transcoded video cannot be written (a full disk); the same call goes
+            on from there.
     """
     began = time.monotonic()
     num_workers = _num_workers(workers)
@@ -116,11 +127,14 @@ def build_sources(
             f"none of the {len(listing.missing):,} listed videos was found in {str(videos)!r}, "
             f"first {listing.missing[0]!r}"
         )
+    targets = choose_targets(listing.entries, videos or source, transcode_to)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial_path = out.with_name(out.name + ".partial.jsonl")
-    rows = _Rows(listing.entries, listing.classes, os.path.dirname(os.path.abspath(out)), check)
+    folder = os.path.dirname(os.path.abspath(out))
+    rows = _Rows(listing.entries, listing.classes, folder, check, targets)
     resumed = rows.resume(partial_path)
-    _probe_rest(rows, partial_path, resumed, num_workers, probe_file or probe_one)
+    with swept(transcode_to):
+        _probe_rest(rows, partial_path, resumed, num_workers, probe_file or probe_one)
     write_sources(out, rows.in_order(), listing.classes)
     missing_path = _write_missing(out, listing.missing)
     partial_path.unlink(missing_ok=True)
@@ -142,16 +156,20 @@ def build_sources(
 
 
 def probe_one(
-    path: str, start_seconds: float | None, end_seconds: float | None, check: Check
+    path: str,
+    start_seconds: float | None,
+    end_seconds: float | None,
+    check: Check,
+    target: str | None = None,
 ) -> dict[str, Any]:
-    """Probe one file, in a child process.
+    """Probe one file, or transcode it to `target` and probe that, in a child process.
 
     The deadline is an alarm that nobody catches: it ends the process even inside a decoder that
     never comes back.
 
     Returns:
         `num_bytes`, and either `columns` and the `stamp` of the file, taken before it was read, or
-        the `reason` why there are none.
+        the `reason` why there are none. If no video is to blame (a full disk), `errno` and `path`.
     """
     try:
         status = os.stat(path)
@@ -163,8 +181,19 @@ def probe_one(
     stamp = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
     deadline = DEADLINE_SECONDS + DEADLINE_SECONDS_PER_MB * status.st_size / 1e6
     signal.setitimer(signal.ITIMER_REAL, deadline)
+    part = {"start_seconds": start_seconds, "end_seconds": end_seconds}
     try:
-        found = probe_video(path, start_seconds=start_seconds, end_seconds=end_seconds, check=check)
+        if target is None:
+            found = probe_video(path, **part, check=check)
+        else:
+            planned = plan_transcode(path, target, **part)
+            deadline += DEADLINE_SECONDS_PER_FRAME * planned.end_frame
+            signal.setitimer(signal.ITIMER_REAL, deadline)
+            try:
+                found = transcode(planned, check)
+            except OSError as err:
+                return {"errno": err.errno or errno.EIO, "path": target}
+            size = {"num_bytes": found.num_bytes}
     except VideoError as err:
         return size | {"reason": err.reason}
     finally:
@@ -180,12 +209,18 @@ class _Rows:
         classes: Class names in id order.
         folder: Absolute folder of the table, from which paths below it are written.
         check: Kind of check, part of what a finished probe is known by.
+        targets: Where the transcoded files go; none if nothing is transcoded.
     """
 
     def __init__(
-        self, entries: Sequence[Entry], classes: Sequence[str], folder: str, check: str
+        self,
+        entries: Sequence[Entry],
+        classes: Sequence[str],
+        folder: str,
+        check: str,
+        targets: Sequence[str] = (),
     ) -> None:
-        self.entries, self.check = entries, check
+        self.entries, self.check, self.targets = entries, check, targets
         self.prefix = folder.rstrip("/") + "/"
         self.label_ids = {label: index for index, label in enumerate(classes)}
         self.videos: list[SourceVideo | None] = [None] * len(entries)
@@ -193,25 +228,28 @@ class _Rows:
     def request(self, index: int) -> dict[str, Any]:
         """Return what a child is asked for a row; also what a finished probe is known by."""
         entry = self.entries[index]
-        return {
+        request: dict[str, Any] = {
             "path": entry.path,
             "start_seconds": entry.start_seconds,
             "end_seconds": entry.end_seconds,
             "check": self.check,
         }
+        return request | ({"target": self.targets[index]} if self.targets else {})
 
     def finish(self, index: int, reply: dict[str, Any]) -> None:
         """Turn the reply of a probe into a row."""
         entry = self.entries[index]
         reason = reply.get("reason")
+        is_new = bool(self.targets) and reason is None  # and holds just the part that is meant
+        path = self.targets[index] if is_new else entry.path
         self.videos[index] = SourceVideo(
             video_id=entry.video_id,
-            path=entry.path.removeprefix(self.prefix),
+            path=path.removeprefix(self.prefix),
             label=entry.label,
             label_id=None if entry.label is None else self.label_ids[entry.label],
             subset=entry.subset,
-            start_seconds=entry.start_seconds,
-            end_seconds=entry.end_seconds,
+            start_seconds=None if is_new else entry.start_seconds,
+            end_seconds=None if is_new else entry.end_seconds,
             num_bytes=reply["num_bytes"],
             status="ok" if reason is None else "rejected",
             reason=reason,
@@ -237,9 +275,16 @@ class _Rows:
                 index = None if found is None else position.get(_key(found["request"]))
                 if found is None or index is None:
                     continue
-                if found["stamp"] == _stamp(found["request"]["path"]):
+                is_same = found["stamp"] == _stamp(found["request"]["path"])
+                if is_same and self._is_target_there(index, found["reply"]):
                     self.finish(index, found["reply"])
         return len(self.entries) - len(self.unfinished())
+
+    def _is_target_there(self, index: int, reply: dict[str, Any]) -> bool:
+        if not self.targets:
+            return True
+        stamp = _stamp(self.targets[index])
+        return stamp is not None and stamp["size"] == reply["num_bytes"]
 
 
 def _key(request: dict[str, Any]) -> tuple[Any, ...]:
@@ -271,16 +316,19 @@ def _probe_rest(
 ) -> None:
     todo = rows.unfinished()
     requests = [rows.request(index) for index in todo]
+    verb = "transcode" if rows.targets else "probe"
     with (
         open(partial_path, "a", encoding="utf-8", buffering=1) as partial,  # by line
-        Progress("probe", "videos", len(rows.entries), done=resumed) as progress,
+        Progress(verb, "videos", len(rows.entries), done=resumed) as progress,
         closing(map_in_children(probe_file, requests, num_workers)) as replies,
     ):
         partial.write("\n")  # a killed run may have left half a line
         for position, reply in replies:
             request = requests[position]
             if isinstance(reply, Crash):
-                reply = _crash_reply(request["path"], reply)
+                reply = _crash_reply(request, reply)
+            elif "errno" in reply:
+                raise OSError(reply["errno"], os.strerror(reply["errno"]), reply["path"])
             elif "columns" in reply:
                 stamp = reply.pop("stamp")
                 record = {"format": PARTIAL_FORMAT, "request": request, "stamp": stamp}
@@ -289,12 +337,15 @@ def _probe_rest(
             progress.advance()
 
 
-def _crash_reply(path: str, crash: Crash) -> dict[str, Any]:
+def _crash_reply(request: dict[str, Any], crash: Crash) -> dict[str, Any]:
+    what = "transcoding" if "target" in request else "the decoder"
     if crash.exit_code == -signal.SIGALRM:
-        reason = f"the decoder ran past {DEADLINE_SECONDS} s and {DEADLINE_SECONDS_PER_MB} s per MB"
+        reason = f"{what} ran past {DEADLINE_SECONDS} s and {DEADLINE_SECONDS_PER_MB} s per MB"
+        if "target" in request:
+            reason += f" and {DEADLINE_SECONDS_PER_FRAME} s per frame"
     else:
-        reason = f"the decoder crashed ({crash.cause})"
-    return {"num_bytes": (_stamp(path) or {"size": 0})["size"], "reason": reason}
+        reason = f"{what} crashed ({crash.cause})"
+    return {"num_bytes": (_stamp(request["path"]) or {"size": 0})["size"], "reason": reason}
 
 
 def _num_workers(workers: int | None) -> int:

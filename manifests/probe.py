@@ -5,6 +5,7 @@ positions in the file for positions in time. So it is allowed only where a stric
 whole file found nothing wrong, nothing of that kind is there, and decord showed the same pictures.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -104,11 +105,12 @@ def frames_between(
 def _first_orientation(scan: PacketScan) -> Orientation:
     with open_video(scan.path) as (container, stream):
         for frame in container.decode(stream):
-            return _orientation(scan, frame)
+            return orientation_in(scan, frame)
     raise VideoError(scan.path, "presents no frame that can be decoded")
 
 
-def _orientation(scan: PacketScan, frame: VideoFrame) -> Orientation:
+def orientation_in(scan: PacketScan, frame: VideoFrame) -> Orientation:
+    """Return how the frames of a file become upright; VideoError if they cannot."""
     try:
         return orientation_of(frame)
     except ValueError as err:
@@ -120,22 +122,36 @@ def _decode_whole(scan: PacketScan) -> tuple[Orientation, str]:
     may_decord = _decord_may_fit(scan)
     samples = _sample_indices(scan) if may_decord else []
     pictures: dict[int, np.ndarray] = {}
-    orientation, converter, count = Orientation(), RgbConverter(Orientation()), 0
+    orientation, converter = Orientation(), RgbConverter(Orientation())
+    for index, frame in enumerate(checked_frames(scan)):
+        if index == 0:
+            orientation = orientation_in(scan, frame)
+            converter = RgbConverter(orientation)
+        if index in samples:
+            pictures[index] = converter.convert(frame)
+    same = may_decord and not orientation.is_mirrored and _decord_shows(scan, pictures)
+    return orientation, "decord" if same else "pyav"
+
+
+def checked_frames(scan: PacketScan) -> Iterator[VideoFrame]:
+    """Decode a file strictly from its first byte, and compare every frame with its packet.
+
+    Yields:
+        The frames in presentation order, as they are stored (not upright).
+
+    Raises:
+        VideoError: The file is damaged, or its frames are not those of its packets.
+    """
+    count = 0
     with open_video(scan.path) as (container, stream):
         for frame in container.decode(stream):
-            if count == 0:
-                orientation = _orientation(scan, frame)
-                converter = RgbConverter(orientation)
             _check_frame(scan, frame, count)
-            if count in samples:
-                pictures[count] = converter.convert(frame)
+            yield frame
             count += 1
     if count != len(scan):
         raise VideoError(
             scan.path, f"decodes to {count:,} frames, but its packets promise {len(scan):,}"
         )
-    same = may_decord and not orientation.is_mirrored and _decord_shows(scan, pictures)
-    return orientation, "decord" if same else "pyav"
 
 
 def _check_frame(scan: PacketScan, frame: VideoFrame, index: int) -> None:

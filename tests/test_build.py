@@ -1,6 +1,7 @@
 """Building the sources table: parallel, resumable, and unharmed by what decoders do."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -43,6 +44,11 @@ def scripted_probe(path: str, **request: Any) -> dict[str, Any]:
         return {"num_bytes": status.st_size, "reason": "is damaged"}
     columns = {"num_frames": 10, "fps_num": 25, "codec": "h264", "end_frame": 10}
     stamp = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    if target := request.get("target"):
+        if name.startswith("full") and num_calls == 0:
+            return {"errno": errno.ENOSPC, "path": target}
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
     return {"num_bytes": status.st_size, "stamp": stamp, "columns": columns}
 
 
