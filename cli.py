@@ -152,7 +152,7 @@ def synth() -> None:
 )
 @click.argument("source", type=ANY)
 @click.option("-o", "--out", type=FILE, required=True, help="Sources table to write (.parquet).")
-@click.option("--format", "layout", help="Layout of SOURCE; guessed if left out.")
+@click.option("--format", help="Layout of SOURCE; guessed if left out.")
 @click.option("--videos", type=FOLDER, help="Where the files of an annotation file are.")
 @click.option("--classes", type=FILE, help="File with a class name per line, in id order.")
 @click.option("--workers", type=int, help="Processes that probe (default: one per core).")
@@ -163,25 +163,19 @@ def synth() -> None:
     show_default=True,
     help="decode: every frame, so that damage is found now; packets: much faster.",
 )
+@click.option(
+    "--transcode",
+    "transcode_to",
+    type=FOLDER,
+    help="Re-encode every good video into this folder, for fast windows, and list these files.",
+)
 @max_rejected
 @as_json
-def manifest(
-    source: Path,
-    out: Path,
-    layout: str | None,
-    videos: Path | None,
-    classes: Path | None,
-    workers: int | None,
-    check: Any,
-    max_rejected: float,
-    is_json: bool,
-) -> None:
+def manifest(source: Path, out: Path, max_rejected: float, is_json: bool, **options: Any) -> None:
     """Make the table of source videos of SOURCE, a folder tree or an annotation file."""
     from manifests import build_sources
 
-    report = build_sources(
-        source, out, format=layout, videos=videos, classes=classes, workers=workers, check=check
-    )
+    report = build_sources(source, out, **options)
     lines = [
         f"{report.path}: {report.ok:,} of {report.total:,} videos are ok, {report.num_classes:,} "
         f"classes, {report.seconds:.1f} s",
