@@ -25,8 +25,6 @@ from manifests import (
     conform,
     open_table,
     read_batches,
-    read_json,
-    read_segments,
     read_sources,
     relative_path,
     resolve_path,
@@ -36,7 +34,7 @@ from manifests import (
 
 from .plan import PlannedShard, Row, draw_plan
 from .recipe import Recipe, read_recipe
-from .selection import select_candidates
+from .selection import read_annotation, select_candidates
 from .shards import dump_json, read_record
 
 VIEW_TYPE = pa.struct(
@@ -126,7 +124,7 @@ def write_plan(
     segments, classes = None, list(table.classes)
     annotation = _segments_path(recipe, sources_path, segments_path)
     if annotation is not None:
-        segments, classes = _read_annotation(annotation)
+        segments, classes = read_annotation(annotation)
     videos, counts = select_candidates(recipe, table, sources_path, segments)
     shards = draw_plan(recipe, videos)
     total = len(videos) * recipe.samples_per_video
@@ -176,38 +174,6 @@ def _segments_path(
             f"--segments"
         )
     return path
-
-
-def _read_annotation(path: AnyPath) -> tuple[pa.Table, list[str]]:
-    """Return annotated segments and their classes.
-
-    Raises:
-        UsageError: A table without classes, or with a segment that cannot be placed.
-    """
-    segments = read_segments(path)
-    classes = _segment_classes(segments)
-    label_ids = segments["label_id"]
-    if not classes or label_ids.null_count or not len(segments):
-        raise UsageError(
-            f"annotated segments need a class list in the metadata and a label_id in every row "
-            f"({str(path)!r})"
-        )
-    for name in ("start_seconds", "end_seconds"):
-        if not pc.all(pc.fill_null(pc.is_finite(segments[name]), False)).as_py():
-            raise UsageError(f"{name} must be a finite number in every row ({str(path)!r})")
-    if not 0 <= pc.min(label_ids).as_py() <= pc.max(label_ids).as_py() < len(classes):
-        raise UsageError(f"label_id must be within the {len(classes)} classes ({str(path)!r})")
-    return segments, classes
-
-
-def _segment_classes(segments: pa.Table) -> list[str]:
-    """Return the class names in the metadata, or [] if they are no list of names."""
-    try:
-        classes = read_json((segments.schema.metadata or {}).get(b"classes", b"null"))
-    except ValueError:
-        return []
-    is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
-    return classes if is_list else []
 
 
 def _write_rows(

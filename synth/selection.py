@@ -13,6 +13,8 @@ from manifests import (
     SourceTable,
     UsageError,
     VideoError,
+    read_json,
+    read_segments,
     resolve_path,
     scan_packets,
 )
@@ -93,6 +95,38 @@ def select_candidates(
     if recipe.has_boundary("same_class"):
         counts["alone_in_class"] = len(videos) - len(videos.with_classmates)
     return videos, counts
+
+
+def read_annotation(path: AnyPath) -> tuple[pa.Table, list[str]]:
+    """Return annotated segments and their classes.
+
+    Raises:
+        UsageError: A table without classes, or with a segment that cannot be placed.
+    """
+    segments = read_segments(path)
+    classes = _segment_classes(segments)
+    label_ids = segments["label_id"]
+    if not classes or label_ids.null_count or not len(segments):
+        raise UsageError(
+            f"annotated segments need a class list in the metadata and a label_id in every row "
+            f"({str(path)!r})"
+        )
+    for name in ("start_seconds", "end_seconds"):
+        if not pc.all(pc.fill_null(pc.is_finite(segments[name]), False)).as_py():
+            raise UsageError(f"{name} must be a finite number in every row ({str(path)!r})")
+    if not 0 <= pc.min(label_ids).as_py() <= pc.max(label_ids).as_py() < len(classes):
+        raise UsageError(f"label_id must be within the {len(classes)} classes ({str(path)!r})")
+    return segments, classes
+
+
+def _segment_classes(segments: pa.Table) -> list[str]:
+    """Return the class names in the metadata, or [] if they are no list of names."""
+    try:
+        classes = read_json((segments.schema.metadata or {}).get(b"classes", b"null"))
+    except ValueError:
+        return []
+    is_list = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    return classes if is_list else []
 
 
 def _of_subset(recipe: Recipe, rows: pa.Table, segments: pa.Table | None) -> np.ndarray:
