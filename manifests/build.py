@@ -1,10 +1,10 @@
 """Build the sources table: list the videos, probe every file in parallel, write one Parquet file.
 
-While it works, finished probes are appended to `OUT.partial.jsonl`, so that a killed run goes on
-where it was: a probe is used again only if the file's path, size and modification time, the part
-of it that is meant and the kind of check are the same. Rejected files are always tried again. The
-side file goes away when the table is complete; building a complete table again probes everything
-again, so no row is ever stale.
+While it works, finished probes are appended to `OUT.partial.jsonl` (in the current folder if OUT is
+a URL), so that a killed run goes on where it was: a probe is used again only if the file's path,
+size and modification time, the part of it that is meant and the kind of check are the same.
+Rejected files are always tried again. The side file goes away when the table is complete; building
+a complete table again probes everything again, so no row is ever stale.
 
 With `transcode_to` every good video is also re-encoded into that folder (`transcode.py`), and the
 table names the new files, which know by themselves what they were made from.
@@ -28,7 +28,7 @@ from .probe import probe_video
 from .progress import Progress
 from .readers import Entry, list_sources
 from .records import SourceVideo
-from .storage import write_atomic
+from .storage import AnyPath, to_path, write_atomic
 from .tables import write_sources
 from .transcode import choose_targets, plan_transcode, swept, transcode
 from .workers import Crash, map_in_children
@@ -84,7 +84,7 @@ class SourcesReport:
 
 def build_sources(
     source: Path,
-    out: Path,
+    out: AnyPath | str,
     *,
     format: str | None = None,
     videos: Path | None = None,
@@ -101,7 +101,7 @@ def build_sources(
 
     Args:
         source: Folder tree or annotation file.
-        out: The Parquet file to write.
+        out: The Parquet file to write; may be a URL in an object store.
         format: Layout of `source`, a key of `manifests.readers.FORMATS`; guessed if None.
         videos: Folder of the files that an annotation file names.
         classes: File with a class name per line, which fixes the ids; sorted names if None.
@@ -120,6 +120,7 @@ def build_sources(
     num_workers = _num_workers(workers)
     if check not in get_args(Check):
         raise UsageError(f"--check must be one of {', '.join(get_args(Check))}, got {check!r}")
+    out = to_path(out)
     _check_out(out, source)
     listing = list_sources(source, format, videos, classes)
     if not listing.entries:
@@ -128,10 +129,8 @@ def build_sources(
             f"first {listing.missing[0]!r}"
         )
     targets = choose_targets(listing.entries, videos or source, transcode_to)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial_path = out.with_name(out.name + ".partial.jsonl")
-    folder = os.path.dirname(os.path.abspath(out))
-    rows = _Rows(listing.entries, listing.classes, folder, check, targets)
+    partial_path = _partial_path(out)
+    rows = _Rows(listing.entries, listing.classes, _folder_of(out), check, targets)
     resumed = rows.resume(partial_path)
     with swept(transcode_to):
         _probe_rest(rows, partial_path, resumed, num_workers, probe_file or probe_one)
@@ -207,7 +206,7 @@ class _Rows:
     Args:
         entries: The listing.
         classes: Class names in id order.
-        folder: Absolute folder of the table, from which paths below it are written.
+        folder: Absolute folder or URL of the table, from which paths below it are written.
         check: Kind of check, part of what a finished probe is known by.
         targets: Where the transcoded files go; none if nothing is transcoded.
     """
@@ -356,14 +355,27 @@ def _num_workers(workers: int | None) -> int:
     return workers
 
 
-def _check_out(out: Path, source: Path) -> None:
+def _partial_path(out: AnyPath) -> Path:
+    """Return where finished probes are appended: beside a local table, else in this folder."""
+    name = out.name + ".partial.jsonl"
+    if not isinstance(out, Path):
+        return Path(name)  # objects cannot grow
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out.with_name(name)
+
+
+def _folder_of(out: AnyPath) -> str:
+    return os.path.dirname(os.path.abspath(out)) if isinstance(out, Path) else str(out.parent)
+
+
+def _check_out(out: AnyPath, source: Path) -> None:
     if out.is_dir():
         raise UsageError(f"the sources table must be a file, but {str(out)!r} is a folder")
-    if out.exists() and source.exists() and out.samefile(source):
+    if isinstance(out, Path) and out.exists() and source.exists() and out.samefile(source):
         raise UsageError(f"the table must not overwrite the list it is made from, {str(out)!r}")
 
 
-def _write_missing(out: Path, missing: Sequence[str]) -> str | None:
+def _write_missing(out: AnyPath, missing: Sequence[str]) -> str | None:
     path = out.with_name(out.name + ".missing.txt")
     if not missing:
         path.unlink(missing_ok=True)

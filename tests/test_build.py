@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from manifests import UsageError, read_sources
+from manifests import UsageError, read_sources, to_path
 from manifests.build import build_sources, probe_one
 
 # ------------------------------------------- what children run in place of a decoder, by file name
@@ -68,7 +68,7 @@ def forget_calls(root: Path) -> None:
         path.unlink()
 
 
-def build(root: Path, out: Path, **options: Any):
+def build(root: Path, out: Path | str, **options: Any):
     return build_sources(root, out, probe_file=scripted_probe, **options)
 
 
@@ -281,6 +281,23 @@ def test_a_relative_source_gives_the_same_table(tmp_path: Path, monkeypatch) -> 
     monkeypatch.chdir(tmp_path)
     build(Path("t"), Path("relative.parquet"))
     assert Path("relative.parquet").read_bytes() == Path("absolute.parquet").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_table_in_an_object_store(bucket: str, tmp_path: Path, monkeypatch) -> None:
+    root = tree(tmp_path / "t", "a")
+    (tmp_path / "list.csv").write_text(
+        "label,youtube_id,time_start,time_end\nrun,a,0,10\nrun,gone,0,10\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    report = build(Path("list.csv"), f"{bucket}/deep/s.parquet", videos=root)
+    assert report.missing_path == f"{bucket}/deep/s.parquet.missing.txt"
+    table = read_sources(f"{bucket}/deep/s.parquet")
+    assert [video.path for video in table] == [str(root / "run/a.mp4")]
+    assert sorted(os.listdir(tmp_path)) == ["list.csv", "t"]
+    (root / "run/gone.mp4").touch()
+    assert build(Path("list.csv"), f"{bucket}/deep/s.parquet", videos=root).missing_path is None
+    assert not to_path(f"{bucket}/deep/s.parquet.missing.txt").exists()
 
 
 @pytest.mark.slow
