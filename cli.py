@@ -30,6 +30,7 @@ class LocalPath(click.Path):
 FOLDER = LocalPath(file_okay=False, path_type=Path)
 FILE = LocalPath(path_type=Path)
 ANY = LocalPath(path_type=Path)
+PLACE = click.Path(path_type=str)  # a local path or a URL of an object store
 RAN_BUT_INCOMPLETE = 1
 WRONG_USE = 2
 DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -72,7 +73,7 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; say what is wrong in one sentence and exit as the contract says."""
-        from manifests import SeamlineError
+        from manifests import SeamlineError, storage_errors
 
         try:
             return super().invoke(ctx)
@@ -81,10 +82,11 @@ class Command(click.Command):
             ctx.exit(WRONG_USE)
         except BrokenPipeError:
             raise  # the reader of stdout has seen enough; click ends quietly
-        except OSError as err:
-            what = f"{err.strerror}: {err.filename!r}" if err.filename else str(err)
-            click.echo(f"Error: {what}", err=True)
-            ctx.exit(RAN_BUT_INCOMPLETE if err.errno in DISK_TROUBLE else WRONG_USE)
+        except storage_errors() as err:
+            keys = ("strerror", "filename", "errno")  # what object stores raise lacks them
+            what, name, number = (getattr(err, key, None) for key in keys)
+            click.echo(f"Error: {f'{what}: {name!r}' if name else err}", err=True)
+            ctx.exit(RAN_BUT_INCOMPLETE if number in DISK_TROUBLE else WRONG_USE)
 
 
 class Door(click.Group):
@@ -151,7 +153,7 @@ def synth() -> None:
     "synth manifest kinetics-400_val.csv --videos kinetics400/val -o sources.parquet"
 )
 @click.argument("source", type=ANY)
-@click.option("-o", "--out", type=FILE, required=True, help="Sources table to write (.parquet).")
+@click.option("-o", "--out", type=PLACE, required=True, help="Sources table to write (.parquet).")
 @click.option("--format", help="Layout of SOURCE; guessed if left out.")
 @click.option("--videos", type=FOLDER, help="Where the files of an annotation file are.")
 @click.option("--classes", type=FILE, help="File with a class name per line, in id order.")
@@ -171,7 +173,7 @@ def synth() -> None:
 )
 @max_rejected
 @as_json
-def manifest(source: Path, out: Path, max_rejected: float, is_json: bool, **options: Any) -> None:
+def manifest(source: Path, out: str, max_rejected: float, is_json: bool, **options: Any) -> None:
     """Make the table of source videos of SOURCE, a folder tree or an annotation file."""
     from manifests import build_sources
 
@@ -193,18 +195,18 @@ def manifest(source: Path, out: Path, max_rejected: float, is_json: bool, **opti
 
 @synth.command(epilog="synth plan demo-ssdet.toml sources.parquet -o plan/")
 @click.argument("recipe", type=FILE)
-@click.argument("sources", type=FILE)
-@click.option("-o", "--out", type=FOLDER, required=True, help="Folder of the plan.")
+@click.argument("sources", type=PLACE)
+@click.option("-o", "--out", type=PLACE, required=True, help="Folder of the plan.")
 @click.option(
-    "--segments", type=FILE, help="For kind annotated (default: segments.parquet beside SOURCES)."
+    "--segments", type=PLACE, help="For kind annotated (default: segments.parquet beside SOURCES)."
 )
 @max_rejected
 @as_json
 def plan(
     recipe: Path,
-    sources: Path,
-    out: Path,
-    segments: Path | None,
+    sources: str,
+    out: str,
+    segments: str | None,
     max_rejected: float,
     is_json: bool,
 ) -> None:
@@ -243,9 +245,9 @@ def plan(
 
 
 @synth.command(epilog="synth render plan/ shards/ --workers 32")
-@click.argument("plan", type=FOLDER)
-@click.argument("out", type=FOLDER)
-@click.option("--sources", type=FILE, help="Sources table, for a plan that does not name it.")
+@click.argument("plan", type=PLACE)
+@click.argument("out", type=PLACE)
+@click.option("--sources", type=PLACE, help="Sources table, for a plan that does not name it.")
 @click.option("--codec", default="filmstrip", show_default=True, help="filmstrip, h264 or raw.")
 @click.option("--workers", type=int, help="Processes (default: all cores; 0: here, without Ray).")
 @click.option("--address", help="Join a running Ray cluster, for example 'auto'.")
@@ -258,6 +260,13 @@ def plan(
     help="Stop a decoder that needs longer for a video, and reject the video.",
 )
 @click.option(
+    "--memory-gb",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Memory of a render process: Ray starts what fits; one that takes more is ended.",
+)
+@click.option(
     "--retry-rejected",
     metavar="REASON",
     help="Render shards again that rejected samples for REASON, if their source files changed.",
@@ -265,7 +274,7 @@ def plan(
 @max_rejected
 @as_json
 def render(
-    plan: Path, out: Path, dry_run: bool, max_rejected: float, is_json: bool, **options: Any
+    plan: str, out: str, dry_run: bool, max_rejected: float, is_json: bool, **options: Any
 ) -> None:
     """Render PLAN into the shards of OUT; run it again to finish what is missing."""
     from synth import render_plan
@@ -286,15 +295,15 @@ def render(
     show(report, lines, is_json)
     if dry_run:
         return
-    finish(
-        not report.is_interrupted,
-        "interrupted: what was begun is finished; run the same command again for the rest",
-    )
     failed = "".join(f"\n  shard {shard}: {why}" for shard, why in list(report.failed.items())[:5])
     finish(
         not report.failed,
         f"{len(report.failed):,} shards could not be rendered; the finished ones are kept, run the "
         f"same command again:{failed}",
+    )
+    finish(
+        not report.is_interrupted,
+        "interrupted: what was begun is finished; run the same command again for the rest",
     )
     finish(
         report.rejected <= max_rejected * report.planned,
@@ -304,10 +313,10 @@ def render(
 
 
 @synth.command(epilog="synth status shards/ --plan plan/")
-@click.argument("out", type=FOLDER)
-@click.option("--plan", "plan_folder", type=FOLDER, help="Count against this plan.")
+@click.argument("out", type=PLACE)
+@click.option("--plan", "plan_folder", type=PLACE, help="Count against this plan.")
 @as_json
-def status(out: Path, plan_folder: Path | None, is_json: bool) -> None:
+def status(out: str, plan_folder: str | None, is_json: bool) -> None:
     """Say what is done, rejected and missing in OUT."""
     from synth import read_status
 
@@ -326,14 +335,14 @@ def status(out: Path, plan_folder: Path | None, is_json: bool) -> None:
 
 
 @synth.command(epilog="synth verify shards/ --plan plan/ --deep")
-@click.argument("out", type=FOLDER)
-@click.option("--plan", "plan_folder", type=FOLDER, help="Check against this plan.")
+@click.argument("out", type=PLACE)
+@click.option("--plan", "plan_folder", type=PLACE, help="Check against this plan.")
 @click.option("--deep", is_flag=True, help="Decode every sample; with --plan, render it again.")
-@click.option("--sources", type=FILE, help="Sources table, for a plan that does not name it.")
+@click.option("--sources", type=PLACE, help="Sources table, for a plan that does not name it.")
 @click.option("--workers", type=int, help="Processes (default: all cores if --deep; 0: here).")
 @click.option("--address", help="Join a running Ray cluster, for example 'auto'.")
 @as_json
-def verify(out: Path, plan_folder: Path | None, is_json: bool, **options: Any) -> None:
+def verify(out: str, plan_folder: str | None, is_json: bool, **options: Any) -> None:
     """Check every byte, digest and count of OUT."""
     from synth import verify_output
 
@@ -349,13 +358,13 @@ def verify(out: Path, plan_folder: Path | None, is_json: bool, **options: Any) -
 
 
 @synth.command(epilog="synth preview shards/ -o preview.html")
-@click.argument("out", type=FOLDER)
+@click.argument("out", type=PLACE)
 @click.option("-o", "--page", type=FILE, required=True, help="HTML page to write.")
 @click.option(
     "--samples", type=click.IntRange(1), default=3, show_default=True, help="Of each kind."
 )
 @as_json
-def preview(out: Path, page: Path, samples: int, is_json: bool) -> None:
+def preview(out: str, page: Path, samples: int, is_json: bool) -> None:
     """Draw samples of OUT: film strips, label curves, changes, both views of a pair."""
     from synth import write_preview
 
@@ -380,7 +389,7 @@ def demo(folder: Path, workers: int | None, is_json: bool) -> None:
     epilog="train ssdet-x3d-m-k400.toml --shards shards/ --out run/ --init X3D_M.pyth",
 )
 @click.argument("recipe", type=FILE)
-@click.option("--shards", type=FOLDER, required=True, help="Folder written by `synth render`.")
+@click.option("--shards", type=PLACE, required=True, help="Folder written by `synth render`.")
 @click.option("-o", "--out", type=FOLDER, required=True, help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was killed.")
 @click.option("--init", type=ANY, help="Initial weights: a file, or another run's folder.")
@@ -388,33 +397,17 @@ def demo(folder: Path, workers: int | None, is_json: bool) -> None:
     "--teacher", "teachers", type=FOLDER, multiple=True, help="Run to distil from; give each."
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda if there is one.")
-@click.option("--workers", default=1, show_default=True, help="Data-parallel processes.")
+@click.option("--workers", default=1, show_default=True, help="Data-parallel processes, on Ray.")
+@click.option("--address", help="Join a running Ray cluster, for example 'auto'.")
 @click.version_option(package_name="seamline")
 @as_json
-def train(
-    recipe: Path,
-    shards: Path,
-    out: Path,
-    resume: bool,
-    init: Path | None,
-    teachers: tuple[Path, ...],
-    device: str | None,
-    workers: int,
-    is_json: bool,
-) -> None:
-    """Train the network of RECIPE on shards."""
+def train(recipe: Path, shards: str, out: Path, is_json: bool, **options: Any) -> None:
+    """Train the network of RECIPE on shards; under torchrun, as one of its processes."""
     from train import train_model
 
-    report = train_model(
-        recipe,
-        shards,
-        out,
-        resume=resume,
-        init=init,
-        teachers=teachers,
-        device=device,
-        workers=workers,
-    )
+    report = train_model(recipe, shards, out, **options)
+    if report.rank:  # of several processes of torchrun the first one reports
+        sys.exit(0 if report.finished else RAN_BUT_INCOMPLETE)
     scores = ", ".join(f"{name} {score:.4f}" for name, score in report.scores.items())
     lines = [
         *report.notes,
@@ -436,7 +429,7 @@ def features() -> None:
 @features.command(
     epilog="features extract sources.parquet --checkpoint run/ --store features.zarr --fps 15"
 )
-@click.argument("sources", type=FILE)
+@click.argument("sources", type=PLACE)
 @click.option("--checkpoint", type=FOLDER, required=True, help="Folder of a training run.")
 @store_to_write
 @click.option("--snippet-len", type=int, help="Frames of a snippet (default: the run's own).")
@@ -449,7 +442,7 @@ def features() -> None:
 @max_rejected
 @as_json
 def extract(
-    sources: Path,
+    sources: str,
     checkpoint: Path,
     store: Path,
     snippet_len: int | None,
@@ -486,7 +479,7 @@ def extract(
     epilog="features predict sources.parquet --checkpoint run/ --store scores.zarr --fps 6\n\n"
     "features predict sources.parquet --checkpoint freeze/ --checkpoint mixup/ --store scores.zarr"
 )
-@click.argument("sources", type=FILE)
+@click.argument("sources", type=PLACE)
 @click.option(
     "--checkpoint",
     "checkpoints",
@@ -504,7 +497,7 @@ def extract(
 @max_rejected
 @as_json
 def predict(
-    sources: Path,
+    sources: str,
     checkpoints: tuple[Path, ...],
     store: Path,
     fps: str | None,
@@ -593,7 +586,7 @@ def export(store: Path, out: Path, layout: str, beside: tuple[Path, ...], is_jso
     "features probe rgb.zarr --concat boundary.zarr --segments segments.parquet"
 )
 @click.argument("store", type=ANY)
-@click.option("--segments", type=FILE, required=True, help="Annotated segments (.parquet).")
+@click.option("--segments", type=PLACE, required=True, help="Annotated segments (.parquet).")
 @click.option("--head", default="linear", show_default=True, help="Head to train.")
 @click.option("--train-subset", default="train", show_default=True)
 @click.option("--test-subset", default="test", show_default=True)
@@ -603,7 +596,7 @@ def export(store: Path, out: Path, layout: str, beside: tuple[Path, ...], is_jso
 @as_json
 def probe(
     store: Path,
-    segments: Path,
+    segments: str,
     head: str,
     train_subset: str,
     test_subset: str,

@@ -4,6 +4,9 @@ Ray would try a task that ran out of memory for ever; here a shard is tried MAX_
 Tasks get plan rows and paths; no pixel passes through Ray's object store.
 """
 
+import os
+import platform
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,13 +16,25 @@ import ray
 
 from manifests import UsageError, ray_cluster, storage_errors
 
-from .attempt import FailedAttempt, Limits, ShardResult, attempt_shard, failure_of
+from .attempt import FailedAttempt, Limits, ShardResult, attempt_shard, failure_of, memory_of
 from .render import ShardTask, render_shard
+from .render_log import RenderLog
+from .render_metrics import RenderMetrics
 
 MAX_ATTEMPTS = 3
 IN_FLIGHT_PER_WORKER = 2  # so that no worker waits for its next shard
 
+LOOK_SECONDS = 10.0  # between two signs of life
+
 Outcome = ShardResult | FailedAttempt
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A task, and its result or why its last attempt failed."""
+
+    task: ShardTask
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -62,9 +77,13 @@ def _rejection(failure: FailedAttempt) -> str:
 
 
 def dispatch(
-    tasks: Iterator[ShardTask], limits: Limits, workers: int | None, address: str | None
-) -> Iterator[tuple[ShardTask, Outcome]]:
-    """Yield every task with its result, or with why its last attempt failed.
+    tasks: Iterator[ShardTask],
+    limits: Limits,
+    workers: int | None,
+    address: str | None,
+    log: RenderLog,
+) -> Iterator[Ended | None]:
+    """Yield every task when it has ended; None when none did for a while.
 
     Args:
         tasks: Taken one by one, as workers become free.
@@ -72,24 +91,29 @@ def dispatch(
         workers: Render processes; all that fit if None; 0 renders in this process, without Ray and
             without limits.
         address: A running Ray cluster to join.
+        log: Hears of attempts that are followed by another, and shows Ray's metrics.
 
     Raises:
         UsageError: No cluster answers, or none of its nodes has the memory for a task.
     """
     if workers == 0:
-        yield from ((task, _attempt_here(task)) for task in tasks)
+        yield from (Ended(task, _attempt_here(task)) for task in tasks)
         return
     with ray_cluster(workers, address):
         slots = _count_slots(limits)
         window = min(slots, workers) if address and workers else slots * IN_FLIGHT_PER_WORKER
-        yield from _dispatch_on_ray(tasks, limits, window)
+        log.export(RenderMetrics())
+        yield from _dispatch_on_ray(tasks, limits, window, log)
 
 
 def _attempt_here(task: ShardTask) -> Outcome:
+    start = time.monotonic()
     try:
-        return ShardResult(render_shard(task), 0.0)
+        report = render_shard(task)
     except storage_errors() as err:
         return failure_of(err)
+    seconds = time.monotonic() - start
+    return ShardResult(report, seconds, memory_of(os.getpid(), "VmHWM"), platform.node())
 
 
 def _count_slots(limits: Limits) -> int:
@@ -107,8 +131,8 @@ def _count_slots(limits: Limits) -> int:
 
 
 def _dispatch_on_ray(
-    tasks: Iterator[ShardTask], limits: Limits, window: int
-) -> Iterator[tuple[ShardTask, Outcome]]:
+    tasks: Iterator[ShardTask], limits: Limits, window: int, log: RenderLog
+) -> Iterator[Ended | None]:
     remote = ray.remote(num_cpus=1, memory=limits.memory_bytes, max_retries=0)(attempt_shard)
     running: dict[Any, Attempt] = {}
     again: deque[Attempt] = deque()
@@ -124,17 +148,16 @@ def _dispatch_on_ray(
             running[remote.remote(attempt.task, limits)] = attempt
         if not running:
             return
-        (ready,), _ = ray.wait(list(running), num_returns=1)
-        attempt = running.pop(ready)
-        outcome = _outcome(ready)
-        if isinstance(outcome, ShardResult):
-            yield attempt.task, outcome
+        ready, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)
+        if not ready:
+            yield None
             continue
-        following = attempt.after(outcome)
-        if following is None:
-            yield attempt.task, outcome
-        else:
+        attempt, outcome = running.pop(ready[0]), _outcome(ready[0])
+        if isinstance(outcome, FailedAttempt) and (following := attempt.after(outcome)):
+            log.retry(attempt.task.shard, outcome.reason)
             (alone if following.alone else again).append(following)
+        else:
+            yield Ended(attempt.task, outcome)
 
 
 def _outcome(ready: Any) -> Outcome:

@@ -8,9 +8,9 @@ import secrets
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,16 +23,19 @@ from manifests import (
     UsageError,
     file_sizes,
     stop_on_signal,
+    storage_errors,
     to_path,
     write_atomic,
 )
 
 from .attempt import Limits, ShardResult
 from .codecs import ENCODERS, check_size
-from .dispatch import dispatch
+from .dispatch import Ended, dispatch
 from .plan_files import Plan, read_plan, read_plan_sources
 from .planned import Rejected, check_row
 from .render import ShardTask
+from .render_log import RenderLog
+from .render_page import write_render_page
 from .retry import take_back
 from .shards import done_records, dump_json
 
@@ -72,25 +75,10 @@ class RenderReport:
         """Whether every shard of the plan is done."""
         return not (self.failed or self.is_dry_run or self.is_interrupted)
 
-    @property
-    def num_done(self) -> int:
-        """Samples that are rendered or rejected."""
-        return self.rendered + self.rejected
-
-    def start_again(self) -> None:
-        """Count from nothing."""
-        self.rendered = self.rejected = 0
-        self.reasons.clear()
-
-    def note(self) -> str:
-        """Say what a progress line should."""
-        return f"{self.rejected:,} rejected" if self.rejected else ""
-
-    def add(self, record: Mapping[str, Any]) -> None:
-        """Count a finished shard."""
-        self.rendered += record["rendered"]
-        self.rejected += record["rejected"]
-        self.reasons.update(record["reasons"])
+    def count(self, log: RenderLog) -> None:
+        """Take over the samples that are done."""
+        self.rendered, self.rejected = log.rendered, log.rejected
+        self.reasons = log.reasons.copy()
 
 
 def render_plan(
@@ -141,45 +129,67 @@ def render_plan(
     table = read_plan_sources(plan, sources)
     output = to_path(out)
     _check_output(output, codec)
-    _check_rows(plan, table, codec)
-    report = RenderReport(planned=plan.num_samples, is_dry_run=dry_run)
-    done = _count_done(plan, output, codec, report)
+    num_shards = _check_rows(plan, table, codec)
+    report = RenderReport(plan.num_samples, num_shards=num_shards, is_dry_run=dry_run)
+    log, done = _find_done(plan, num_shards, output, codec)
     if retry_rejected is not None:
         report.taken_back, report.unchanged = take_back(output, table, retry_rejected)
-        done = _count_done(plan, output, codec, report)
-    with Progress(
-        "check" if dry_run else "render", "samples", plan.num_samples, done=report.num_done
-    ) as progress:
-        tasks = _missing_shards(plan, table, done, str(output), codec, report)
+        log, done = _find_done(plan, num_shards, output, codec)
+    report.done_before = len(done)
+    tasks = _missing_shards(plan, table, done, str(output), codec)
+    limits = Limits(decode_seconds, int(memory_gb * 2**30))
+    parts = ("shards", num_shards, log.found_shards)
+    verb = "check" if dry_run else "render"
+    with Progress(verb, "samples", plan.num_samples, log.found_samples, parts=parts) as progress:
         if dry_run:
+            report.count(log)
             for task in tasks:
                 _check_task(task, report)
-                progress.advance(len(task.rows))
+                progress.advance(len(task.rows), parts=1)
             return report
         _check_writable(output)
-        limits = Limits(decode_seconds, int(memory_gb * 2**30))
-        with stop_on_signal() as stop:
-            for task, outcome in dispatch(_until(stop, tasks, report), limits, workers, address):
-                if isinstance(outcome, ShardResult):
-                    report.add(vars(outcome.report))
-                    progress.advance(len(task.rows), report.note())
-                else:
-                    report.failed[task.shard] = outcome.reason
-                    if outcome.cause == "disk":
-                        stop.set()  # the next shard would not fit either
+        try:
+            with stop_on_signal() as stop:
+                wanted = _until(stop, tasks, report)
+                for ended in dispatch(wanted, limits, workers, address, log):
+                    _take_in(ended, log, report, progress, stop)
+        finally:
+            report.count(log)
+            with suppress(*(storage_errors() if report.failed else ())):  # a full disk was said
+                write_render_page(log, output)
     if report.is_complete:
         _finish(plan, table, output, codec, unplanned=done)
     return report
 
 
-def _count_done(plan: Plan, out: AnyPath, codec: str, report: RenderReport) -> set[int]:
-    """Return the numbers of the finished shards and count them; leftovers are rendered again.
+def _take_in(
+    ended: Ended | None,
+    log: RenderLog,
+    report: RenderReport,
+    progress: Progress,
+    stop: threading.Event,
+) -> None:
+    """Count a task that has ended, well or not, and show it; None: time passes."""
+    if ended is None:
+        progress.advance(0)
+    elif isinstance(ended.outcome, ShardResult):
+        log.finish(ended.outcome)
+        progress.advance(len(ended.task.rows), log.note(), parts=1)
+    else:
+        log.fail(ended.task.shard, ended.outcome.reason)
+        report.failed[ended.task.shard] = ended.outcome.reason
+        progress.advance(0, log.note())
+        if ended.outcome.cause == "disk":
+            stop.set()  # the next shard would not fit either
+
+
+def _find_done(plan: Plan, num_shards: int, out: AnyPath, codec: str) -> tuple[RenderLog, set[int]]:
+    """Count what is done, and return the numbers of the finished shards.
 
     Raises:
         UsageError: A shard of another plan or codec.
     """
-    report.start_again()
-    done = set()
+    log, done = RenderLog(num_shards, plan.num_samples), set()
     for shard, record, stands in done_records(out):
         if record.get("plan_digest") != plan.digest:
             raise UsageError(
@@ -191,9 +201,8 @@ def _count_done(plan: Plan, out: AnyPath, codec: str, report: RenderReport) -> s
             )
         if stands:
             done.add(shard)
-            report.add(record)
-    report.done_before = len(done)
-    return done
+            log.found(record)
+    return log, done
 
 
 def _missing_shards(
@@ -202,15 +211,13 @@ def _missing_shards(
     done: set[int],
     out: str,
     codec: str,
-    report: RenderReport,
 ) -> Iterator[ShardTask]:
-    """Yield the tasks that are not done yet, counting the shards of the plan.
+    """Yield the tasks that are not done yet.
 
     In the end `done` has only shards that are not planned.
     """
     rows_of = {video_id: i for i, video_id in enumerate(table.table["video_id"].to_pylist())}
     for shard, rows in plan.shards():
-        report.num_shards += 1
         if shard in done:
             done.discard(shard)
         else:
@@ -260,10 +267,16 @@ def _check_writable(out: AnyPath) -> None:
     probe.unlink()
 
 
-def _check_rows(plan: Plan, table: SourceTable, codec: str) -> None:
-    """Refuse videos and classes that the table lacks, and sizes that the codec cannot hold."""
+def _check_rows(plan: Plan, table: SourceTable, codec: str) -> int:
+    """Refuse videos and classes that the table lacks, and sizes that the codec cannot hold.
+
+    Returns:
+        How many shards are planned.
+    """
     known = frozenset(table.table["video_id"].to_pylist())
+    num_shards = 0
     for _, rows in plan.shards():
+        num_shards += 1
         sources = pc.list_flatten(rows["sources"])
         for video_id in pc.struct_field(sources, "video_id").unique().to_pylist():
             if video_id not in known:
@@ -289,6 +302,7 @@ def _check_rows(plan: Plan, table: SourceTable, codec: str) -> None:
                 check_size(codec, 1, size["height"] or 0, size["width"] or 0)
             except ValueError as err:
                 raise UsageError(f"{err} ({str(plan.path)!r})") from err
+    return num_shards
 
 
 def _finish(plan: Plan, table: SourceTable, out: AnyPath, codec: str, unplanned: set[int]) -> None:

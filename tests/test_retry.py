@@ -58,7 +58,7 @@ def test_a_folder_is_unfinished_until_the_shards_are_made_again(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("synth.job._run", killed)
+    monkeypatch.setattr("synth.job.dispatch", killed)
     with pytest.raises(KeyboardInterrupt):
         render_plan(plan, out, workers=0, retry_rejected="cannot be opened")
     monkeypatch.undo()
