@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import Any, Self
 
 from manifests import SnippetGrid, StoreError
+
+RATE = r"[1-9][0-9]{0,9}(/[1-9][0-9]{0,9})?"  # Fraction would also take "1e999999999", and time
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,12 @@ class FeatureSpec:
     prediction: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.feature_dim < 1 or self.batch < 1:
-            raise ValueError(
-                f"feature_dim and batch must be >= 1, got {self.feature_dim} and {self.batch}"
-            )
+        for name in ("feature_dim", "batch", "snippet_len", "snippet_stride"):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value < 2**31:
+                raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+        if self.fps is not None and not re.fullmatch(RATE, self.fps):
+            raise ValueError(f"fps must be a whole number or a fraction of two, got {self.fps!r}")
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         object.__setattr__(self, "backbone_arguments", dict(self.backbone_arguments))

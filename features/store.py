@@ -12,7 +12,6 @@ writer, and counts only when its commit record exists, so a killed writer costs 
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,11 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import zarr
 
-from manifests import StoreError, snippets_between
+from manifests import StoreError, open_table, read_json, read_table, snippets_between
 
+from .arrays import check_read, open_arrays
 from .spec import FeatureSpec, canonical_digest
 
 FORMAT_VERSION = 1
@@ -137,13 +136,13 @@ class FeatureStore:
                 f"the store {str(path)!r} is not finished; run the same extraction again"
             )
         spec = FeatureSpec.from_dict(attributes["feature_spec"])
-        index = _read_index(path)
-        features, times = open_arrays(zarr.open_group(path, mode="r", zarr_format=3), path)
-        if features.shape != (times.shape[0], spec.feature_dim):
+        features, times = open_arrays(path, spec.feature_dim)
+        if features.shape[0] != times.shape[0]:
             raise StoreError(
-                f"features must have the rows of times and the columns of the spec, got "
-                f"{features.shape}, {times.shape} and {spec.feature_dim} ({str(path)!r})"
+                f"features must have the rows of times, got {features.shape} and {times.shape} "
+                f"({str(path)!r})"
             )
+        index = _read_index(path, features.shape[0])
         status = index["status"].to_pylist()
         ids = index["video_id"].to_pylist()
         position_of = {ids[i]: i for i in range(len(ids)) if status[i] == "ok"}
@@ -264,6 +263,7 @@ class FeatureStore:
 def _read_rows(
     stream: _Stream, array: zarr.Array, video_id: str, first: int, end: int
 ) -> np.ndarray:
+    check_read(array, stream.path, end - first)
     try:
         return np.asarray(array[first:end])
     except (ValueError, OSError, RuntimeError) as err:
@@ -275,34 +275,44 @@ def _read_rows(
 def read_attributes(path: Path) -> dict[str, Any]:
     """Return the group attributes, or say why this is no feature store."""
     try:
-        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
-    except (OSError, ValueError, KeyError, TypeError) as err:
+        attributes = read_json((path / "zarr.json").read_bytes())["attributes"]
+    except (OSError, ValueError, LookupError, TypeError) as err:
         raise StoreError(f"{str(path)!r} is not a feature store") from err
     if not isinstance(attributes, dict) or attributes.get("format") != "seamline-features":
         raise StoreError(f"{str(path)!r} is a Zarr group, but not a feature store")
-    if attributes["format_version"] > FORMAT_VERSION:
+    version = attributes.get("format_version")
+    if type(version) is not int or version > FORMAT_VERSION:
         raise StoreError(
-            f"the store {str(path)!r} has format version {attributes['format_version']}, but this "
-            f"program reads up to {FORMAT_VERSION}; update it"
+            f"the store {str(path)!r} has format version {version!r}, but this program reads up to "
+            f"{FORMAT_VERSION}; update it"
         )
+    texts = ("feature_spec_digest", "plan_digest")
+    spec = attributes.get("feature_spec")
+    if not isinstance(spec, dict) or not all(isinstance(attributes.get(t), str) for t in texts):
+        raise StoreError(f"the attributes of the store {str(path)!r} lack its FeatureSpec")
     return attributes
 
 
-def _read_index(path: Path) -> pa.Table:
+def _read_index(path: Path, num_rows: int) -> pa.Table:
+    """Return the index; its videos lie within the `num_rows` rows of the arrays."""
     try:
-        index = pq.read_table(path / "index.parquet")
-    except (pa.ArrowException, OSError) as err:
+        file = open_table(path / "index.parquet")
+        if file.schema_arrow.names != INDEX_SCHEMA.names:
+            raise StoreError(
+                f"the index of the store {str(path)!r} has other columns: {file.schema_arrow.names}"
+            )
+        index = read_table(file, INDEX_SCHEMA)
+    except ValueError as err:
         raise StoreError(f"the index of the store {str(path)!r} is damaged: {err}") from err
-    if index.schema.names != INDEX_SCHEMA.names:
-        raise StoreError(
-            f"the index of the store {str(path)!r} has other columns: {index.schema.names}"
-        )
-    return index.combine_chunks()
-
-
-def open_arrays(group: zarr.Group, path: Path) -> tuple[zarr.Array, zarr.Array]:
-    """Return the arrays `features` and `times` of an open group; raises StoreError."""
-    features, times = group.get("features"), group.get("times")
-    if not isinstance(features, zarr.Array) or not isinstance(times, zarr.Array):
-        raise StoreError(f"the store {str(path)!r} lacks its arrays 'features' and 'times'")
-    return features, times
+    first, number = index["row_start"], index["num_snippets"]
+    needed = ("video_id", "row_start", "num_snippets", "status")
+    if any(index[name].null_count for name in needed):
+        raise StoreError(f"the index of the store {str(path)!r} lacks values of {needed}")
+    if len(index) and not (
+        pc.min(first).as_py() >= 0
+        and 0 <= pc.min(number).as_py() <= pc.max(number).as_py() <= num_rows
+        and pc.max(first).as_py() <= num_rows
+        and pc.max(pc.add(first, number)).as_py() <= num_rows
+    ):
+        raise StoreError(f"the index of the store {str(path)!r} places videos outside its rows")
+    return index

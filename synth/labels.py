@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 TOLERANCE = 1e-6
-MOST_WEIGHTS = 2**24  # of a clip, classes x frames: no row of a plan may fill the memory
+MOST_WEIGHTS = 2**20  # of a clip, classes x frames: as JSON they are less than any reader's bound
 
 
 @dataclass(frozen=True, eq=False)

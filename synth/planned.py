@@ -1,13 +1,12 @@
 """A plan row before it is rendered: checked against its videos and the codec, whoever wrote it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from manifests import SourceVideo
+from manifests import SourceVideo, read_json
 
 from .augment import Augment, augment_frame
 from .codecs import check_size
@@ -106,7 +105,7 @@ class Rejected:
 def check_row(row: Row, videos: Mapping[str, SourceVideo], codec: str) -> PlannedSample | Rejected:
     """Check a plan row against its videos and the codec; the row may come from anywhere."""
     try:
-        tree = json.loads(row["tree"])
+        tree = read_json(row["tree"])
         sources = tuple(_check_source(source, videos) for source in row["sources"])
         if sum(source.num_bytes for source in sources) > LARGEST_SAMPLE:
             raise ValueError(f"the sources of a sample must fit in {LARGEST_SAMPLE} bytes")

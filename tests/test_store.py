@@ -5,13 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
+from bounds import memory_bound
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features import FeatureSpec, FeatureStore, StoredVideo, rows_digest, verify_store
 from features.layout import CHUNK_ROWS, StoreLayout, plan_layout
+from features.store import INDEX_SCHEMA
 from features.writer import StoreWriter
 from manifests import StoreError
 
@@ -291,3 +295,123 @@ def test_spec_digest_is_stable_and_names_what_differs():
         FeatureSpec.from_dict(SPEC.to_dict() | {"extra": 1})
     with pytest.raises(StoreError, match="tail must be"):
         FeatureSpec.from_dict(SPEC.to_dict() | {"tail": "cut"})
+
+
+def rewrite(path: Path, *keys: str | int, value: object) -> None:
+    """Set one value of a JSON file."""
+    record = json.loads(path.read_text())
+    inner = record
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path.write_text(json.dumps(record))
+
+
+SHARDING = ("codecs", 0, "configuration")
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (("shape", 0), 2**60),
+        (("shape", 0), 700),
+        (("shape", 0), True),
+        (("shape", 0), None),
+        (("shape",), [64]),
+        (("shape", 1), 6),
+        (("chunk_grid", "configuration", "chunk_shape", 0), 2**40),
+        (("chunk_grid", "configuration", "chunk_shape"), [192, 5, 1]),
+        (("chunk_grid",), None),
+        (("data_type",), "float64"),
+        (("data_type",), {"name": "string"}),
+        (("fill_value",), 1),
+        (("node_type",), "group"),
+        (("codecs",), []),
+        ((*SHARDING, "chunk_shape", 0), 2**40),
+        ((*SHARDING, "codecs", 1), {"name": "zstd"}),
+        ((*SHARDING, "codecs", 1), {"name": "numcodecs.pickle"}),
+        (("storage_transformers",), [{"name": "anything"}]),
+    ],
+)
+def test_arrays_that_no_store_has_are_refused(tmp_path, keys, value):
+    path = make_store(tmp_path / "s.zarr", COUNTS).path
+    rewrite(path / "features" / "zarr.json", *keys, value=value)
+    with pytest.raises(StoreError, match=r"the array 'features' of the store .* is not as stores"):
+        FeatureStore.open(path)
+
+
+def test_a_copy_of_the_arrays_records_in_the_group_is_not_believed(tmp_path):
+    path = make_store(tmp_path / "s.zarr", COUNTS).path
+    record = json.loads((path / "features" / "zarr.json").read_text())
+    record["codecs"] = [{"name": "bytes", "configuration": {"endian": "little"}}]
+    copy = {"kind": "inline", "must_understand": False, "metadata": {"features": record}}
+    rewrite(path / "zarr.json", "consolidated_metadata", value=copy)
+    np.testing.assert_array_equal(FeatureStore.open(path)["c"], rows_of("c", 60)[0])
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "words"),
+    [
+        (("format_version",), "1", "has format version '1'"),
+        (("format_version",), None, "has format version None"),
+        (("feature_spec",), [], "lack its FeatureSpec"),
+        (("feature_spec_digest",), 5, "lack its FeatureSpec"),
+        (("feature_spec", "feature_dim"), "5", "impossible: feature_dim"),
+        (("feature_spec", "feature_dim"), 2**40, "impossible: feature_dim"),
+        (("feature_spec", "snippet_len"), 1.5, "impossible: snippet_len"),
+        (("feature_spec", "fps"), "1e999999999", "impossible: fps"),
+        (("feature_spec", "fps"), 25, "impossible"),
+        (("feature_spec", "mean"), 0.5, "impossible"),
+        (("feature_spec", "mean"), ["1e5x"], "impossible"),
+        (("feature_spec", "tail"), [], "impossible"),
+        (("feature_spec", "versions"), 3, "impossible"),
+    ],
+)
+def test_attributes_that_no_store_has_are_refused(tmp_path, keys, value, words):
+    path = make_store(tmp_path / "s.zarr", COUNTS).path
+    rewrite(path / "zarr.json", "attributes", *keys, value=value)
+    with pytest.raises(StoreError, match=words):
+        FeatureStore.open(path)
+
+
+def test_attributes_nested_too_deep_are_refused(tmp_path):
+    path = make_store(tmp_path / "s.zarr", COUNTS).path
+    (path / "zarr.json").write_text("[" * 100_000)
+    with pytest.raises(StoreError, match="is not a feature store"):
+        FeatureStore.open(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"row_start": -64}, "outside its rows"),
+        ({"row_start": 768}, "outside its rows"),
+        ({"row_start": 2**63 - 1}, "outside its rows"),
+        ({"num_snippets": -1}, "outside its rows"),
+        ({"num_snippets": 2**62}, "outside its rows"),
+        ({"num_snippets": None}, "lacks values"),
+        ({"video_id": None}, "lacks values"),
+        ({"status": None}, "lacks values"),
+    ],
+)
+def test_an_index_that_leaves_the_arrays_is_refused(tmp_path, change, words):
+    path = make_store(tmp_path / "s.zarr", COUNTS).path
+    rows = pq.read_table(path / "index.parquet").to_pylist()
+    rows[0] |= change
+    pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), path / "index.parquet")
+    with pytest.raises(StoreError, match=words):
+        FeatureStore.open(path)
+
+
+def test_rows_that_are_not_on_disk_take_no_memory(tmp_path):
+    path = make_store(tmp_path / "s.zarr", {"v": 2}).path
+    for name in ("features", "times"):
+        rewrite(path / name / "zarr.json", "shape", 0, value=2**38)
+    rows = pq.read_table(path / "index.parquet").to_pylist()
+    rows[0] |= {"num_snippets": 2**38}
+    pq.write_table(pa.Table.from_pylist(rows, INDEX_SCHEMA), path / "index.parquet")
+    store = FeatureStore.open(path)
+    with memory_bound(2**28):
+        for read in (store.__getitem__, store.times):
+            with pytest.raises(StoreError, match=r"rows take .* bytes, but .* has"):
+                read("v")
