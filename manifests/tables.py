@@ -171,7 +171,7 @@ def _read_file(path: AnyPath | str) -> bytes:
             raise FileNotFoundError(path)
         with at_place(path):
             return path.read_bytes()
-    except FileNotFoundError as err:
+    except (FileNotFoundError, ValueError) as err:  # ValueError: a bucket, not an object of it
         check_bucket(path)
         raise UsageError(f"no such table: {str(path)!r}") from err
 

@@ -144,8 +144,9 @@ READERS: list[tuple[Callable[[str], object], str]] = [
 def test_what_is_not_there_is_one_sentence(
     read: Callable[[str], object], words: str, bucket: str
 ) -> None:
-    with pytest.raises(UsageError, match=words):
-        read(f"{bucket}/none")
+    for url in (f"{bucket}/none", f"{bucket}/no/such/folder", bucket):
+        with pytest.raises(UsageError, match=words):
+            read(url)
     with pytest.raises(UsageError, match="there is no bucket 's3://no-such-bucket'"):
         read("s3://no-such-bucket/none")
 
