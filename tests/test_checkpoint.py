@@ -1,11 +1,13 @@
 """The files of a run: round trips and damage."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from bounds import memory_bound
 
 from manifests import CheckpointError
 from train.backbones import X3D, X3DArguments
@@ -114,3 +116,106 @@ def test_resume_round_trip(tmp_path: Path) -> None:
 def test_record_is_plain_json(tmp_path: Path) -> None:
     write_model(tmp_path, tiny(), record())
     assert json.loads((tmp_path / "model.json").read_text())["arguments"] == ARGUMENTS
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("backbone", ["x3d"]),
+        ("arguments", [1]),
+        ("num_outputs", 2**40),
+        ("num_outputs", "3"),
+        ("num_outputs", -1),
+        ("num_outputs", True),
+        ("classes", "run"),
+        ("classes", [1]),
+        ("mean", 0.5),
+        ("mean", ["a"]),
+        ("mean", []),
+        ("std", [0.0, 1, 1]),
+        ("std", [float("nan")] * 3),
+        ("frames", -1),
+        ("height", 1.5),
+        ("width", 10**30),
+        ("weights_sha256", None),
+    ],
+)
+def test_fields_that_no_record_has_are_named(tmp_path: Path, name: str, value: Any) -> None:
+    write_model(tmp_path, tiny(), record())
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(CheckpointError, match=f"not a model record, look at {name}"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_outputs": 2**23},
+        {"arguments": {**ARGUMENTS, "feature_dim": 2**30}},
+        {"arguments": {**ARGUMENTS, "feature_dim": 2**70}},
+        {"arguments": {**ARGUMENTS, "width_factor": 1e6}},
+        {"arguments": {**ARGUMENTS, "width_factor": 1e300}},
+        {"arguments": {**ARGUMENTS, "width_factor": float("nan")}},
+        {"arguments": {**ARGUMENTS, "depth_factor": 1e9}},
+        {"arguments": {**ARGUMENTS, "depth_factor": float("inf")}},
+        {"backbone": "i3d", "arguments": {"width": 1e5}},
+        {"backbone": "i3d", "arguments": {"width": float("inf")}},
+        {"backbone": "tsm", "arguments": {"width": 2**25}},
+        {"backbone": "resnet3d", "arguments": {"width": 2**62}},
+    ],
+)
+def test_a_record_of_an_absurd_network_takes_no_memory(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    write_model(tmp_path, tiny(), record(**changes))
+    with memory_bound(2**26), pytest.raises(CheckpointError, match="do not fit the model"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        (2**63).to_bytes(8, "little"),
+        (2**40).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        *(
+            len(header).to_bytes(8, "little") + header + bytes(16)
+            for header in (
+                b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,16]}}',
+                b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}',
+                b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[16,0]}}',
+                b'{"a":{"dtype":"Q1","shape":[4],"data_offsets":[0,16]}}',
+                b'{"a":' * 50_000,
+            )
+        ),
+    ],
+    ids=lambda content: repr(content[8:48]),
+)
+def test_weights_that_lie_about_their_size_take_no_memory(tmp_path: Path, content: bytes) -> None:
+    write_model(tmp_path, tiny(), record())
+    (tmp_path / "model.safetensors").write_bytes(content)
+    signed = {**record(), "weights_sha256": hashlib.sha256(content).hexdigest()}
+    (tmp_path / "model.json").write_text(json.dumps(signed))
+    with memory_bound(2**26), pytest.raises(CheckpointError, match="do not fit the model"):
+        load_run(tmp_path)
+
+
+class Calls:
+    """What a pickle of it does when it is read: write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+def test_a_pickle_that_calls_something_is_refused(tmp_path: Path) -> None:
+    torch.save({"step": 3, "weights": Calls(tmp_path / "called")}, tmp_path / "resume.pt")
+    with pytest.raises(CheckpointError, match="holds more than weights"):
+        read_resume(tmp_path)
+    assert not (tmp_path / "called").exists()
+    torch.load(tmp_path / "resume.pt", weights_only=False)  # the trap is a real one
+    assert (tmp_path / "called").exists()

@@ -6,6 +6,7 @@
 import hashlib
 import io
 import json
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,16 +18,28 @@ import safetensors
 import safetensors.torch
 import torch
 
-from manifests import CheckpointError, UsageError, build_record, write_atomic
+from manifests import CheckpointError, UsageError, build_record, read_json, write_atomic
 
 from .backbones import BACKBONES, Backbone, channels_last
 
 WEIGHTS, RECORD, RESUME = "model.safetensors", "model.json", "resume.pt"
+FIELDS = {  # of model.json
+    "backbone": str,
+    "arguments": dict,
+    "classes": list,
+    "mean": list,
+    "std": list,
+    "weights_sha256": str,
+}
+CLIP_FIELDS = ("frames", "height", "width")
+# What building a network says of arguments that nobody can mean.
+BUILD_ERRORS = (KeyError, OverflowError, RuntimeError, TypeError, UsageError, ValueError)
 LOAD_ERRORS = (  # what torch.load raises on bytes that are no checkpoint, or hold more than weights
     AssertionError,
     AttributeError,
     EOFError,
     LookupError,
+    MemoryError,
     OSError,
     RuntimeError,
     TypeError,
@@ -97,14 +110,25 @@ def load_run(run: Path | str, device: str | torch.device = "cpu") -> TrainedMode
             f"another run"
         )
     try:
-        backbone = build_backbone(record["backbone"], record["arguments"], record["num_outputs"])
-        backbone.load_state_dict(safetensors.torch.load(content))
-    except (KeyError, RuntimeError, UsageError, safetensors.SafetensorError) as err:
+        weights = safetensors.torch.load(content)
+        built = (record["backbone"], record["arguments"], record["num_outputs"])
+        with torch.device("meta"):  # without memory: the record may ask for any size
+            _check_shapes(build_backbone(*built).state_dict(), weights)
+        backbone = build_backbone(*built)
+        backbone.load_state_dict(weights)
+    except (*BUILD_ERRORS, safetensors.SafetensorError) as err:
         raise CheckpointError(
             f"the weights of run {str(run)!r} do not fit the model of its {RECORD}: {_line(err)}"
         ) from err
     channels_last(backbone.to(device))
     return TrainedModel(backbone.eval(), record, digest)
+
+
+def _check_shapes(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
+    for name, weight in wanted.items():
+        if name not in found or found[name].shape != weight.shape:
+            shape = tuple(found[name].shape) if name in found else "nothing"
+            raise ValueError(f"{name} must be {tuple(weight.shape)}, got {shape}")
 
 
 def read_model_record(run: Path | str) -> dict[str, Any]:
@@ -115,15 +139,33 @@ def read_model_record(run: Path | str) -> dict[str, Any]:
     """
     path = Path(run) / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path.read_bytes())
     except FileNotFoundError as err:
         raise CheckpointError(f"not a training run: there is no {str(path)!r}") from err
     except (OSError, ValueError) as err:
         raise CheckpointError(f"not a model record: {str(path)!r}") from err
-    needed = {"backbone", "arguments", "num_outputs", "classes", "mean", "std", "weights_sha256"}
-    if not isinstance(record, dict) or not needed <= record.keys():
-        raise CheckpointError(f"not a model record: {str(path)!r}")
+    wrong = _wrong_field(record) if isinstance(record, dict) else "all of it"
+    if wrong:
+        raise CheckpointError(f"not a model record, look at {wrong}: {str(path)!r}")
     return record
+
+
+def _wrong_field(record: Mapping[str, Any]) -> str | None:
+    """Return the name of a field of `model.json` that is missing or of another type."""
+    for name, kind in FIELDS.items():
+        if type(record.get(name)) is not kind:
+            return name
+    for name in ("num_outputs", *(name for name in CLIP_FIELDS if name in record)):
+        if type(record[name]) is not int or not 0 <= record[name] < 2**24:
+            return name
+    if not all(isinstance(name, str) for name in record["classes"]):
+        return "classes"
+    for name in ("mean", "std"):
+        values = record[name]
+        are_numbers = all(type(value) in (int, float) for value in values)
+        if not values or not are_numbers or not all(map(math.isfinite, values)):
+            return name
+    return None if all(value > 0 for value in record["std"]) else "std"
 
 
 def build_backbone(name: str, arguments: Mapping[str, Any], num_outputs: int) -> Backbone:

@@ -46,7 +46,7 @@ class I3DArguments:
     def __post_init__(self) -> None:
         if self.in_channels < 1:
             raise ValueError(f"in_channels must be >= 1, got {self.in_channels}")
-        if self.width <= 0:
+        if not 0 < self.width < float("inf"):
             raise ValueError(f"width must be > 0, got {self.width}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")

@@ -17,6 +17,7 @@ from .backbone import Backbone, initialise, round_width
 
 BASE_WIDTHS = (12, 24, 48, 96)
 BASE_DEPTHS = (1, 2, 5, 3)
+DEEPEST = 100.0  # times as deep as that
 DEPTH_FACTORS = {"XS": 2.2, "S": 2.2, "M": 2.2, "L": 5.0}
 
 # What SSDet calls the layers of a block, and those outside the blocks.
@@ -64,10 +65,12 @@ class X3DArguments:
     """Share of the feature vector that is dropped in training."""
 
     def __post_init__(self) -> None:
-        if self.depth_factor is not None and self.depth_factor <= 0:
-            raise ValueError(f"depth_factor must be > 0, got {self.depth_factor}")
+        if self.depth_factor is not None and not 0 < self.depth_factor <= DEEPEST:
+            raise ValueError(
+                f"depth_factor must be > 0 and at most {DEEPEST}, got {self.depth_factor}"
+            )
         for name in ("width_factor", "bottleneck_factor", "feature_dim"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be > 0, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
