@@ -37,9 +37,12 @@ def ray_cluster(num_cpus: int | None = None, address: str | None = None) -> Iter
         )
     else:
         _join(address)
+    # Ray prints on stdout that a worker died, even where it was told not to log to the driver.
+    ray._private.worker._worker_logs_enabled = False
     try:
         yield
     finally:
+        ray._private.worker._worker_logs_enabled = True
         ray.shutdown()
 
 

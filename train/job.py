@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from manifests import CheckpointError, UsageError, build_record
+from manifests import CheckpointError, UsageError, build_record, to_path
 from synth import ShardDataset, read_dataset
 
 from .backbones import BACKBONES
@@ -37,7 +37,6 @@ class TrainJob:
         num_left_out: Samples with sources on both sides.
         notes: What the user should know of it, in sentences.
         clip_shape: `(T, H, W, 3)` of every clip, or `(2, T, H, W, 3)` of every pair.
-        resume: Go on from the run's last checkpoint.
         init: Initial weights.
         teachers: Runs that the objective learns from.
         teacher_digests: The sha256 of their weights.
@@ -51,7 +50,6 @@ class TrainJob:
     num_left_out: int
     notes: tuple[str, ...]
     clip_shape: tuple[int, ...]
-    resume: bool
     init: Path | None
     teachers: tuple[Path, ...] = ()
     teacher_digests: tuple[str, ...] = ()
@@ -92,7 +90,7 @@ def prepare_job(
             f"the run's folder must be new, but {str(run)!r} exists: go on with --resume, or "
             f"choose another --out"
         )
-    dataset = read_dataset(shards)
+    dataset = read_dataset(to_path(shards).absolute())  # workers may live in other folders
     table = sample_table(dataset, recipe.kinds)
     check_samples(recipe, table)
     samples, held_out = split_by_video(table, recipe.validation_fraction, recipe.seed)
@@ -109,16 +107,15 @@ def prepare_job(
         _check_same_run(run, recipe, dataset, digests)
     return TrainJob(
         recipe=recipe,
-        run=run,
+        run=run.absolute(),
         dataset=dataset,
         samples=samples,
         held_out=held_out,
         num_left_out=len(table) - len(samples) - len(held_out),
         notes=() if held_out or not recipe.validation_fraction else (NOTHING_HELD_OUT,),
         clip_shape=shape,
-        resume=resume,
-        init=None if init is None else Path(init),
-        teachers=tuple(map(Path, teachers)),
+        init=None if init is None else Path(init).absolute(),
+        teachers=tuple(Path(teacher).absolute() for teacher in teachers),
         teacher_digests=digests,
     )
 
@@ -237,17 +234,19 @@ def _what_features_depend_on(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: record[name] for name in ("backbone", "mean", "std")} | {"arguments": shape}
 
 
-def choose_device(recipe: TrainRecipe, device: str | None, workers: int) -> torch.device:
+def choose_device(
+    recipe: TrainRecipe, device: str | None, workers: int, num_gpus: int
+) -> torch.device:
     """Return the device to train on: the one named, else CUDA where there is one, else the CPU.
 
     Raises:
         UsageError: No such device, or workers, batch and precision that do not fit it.
     """
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    name = device or ("cuda" if num_gpus else "cpu")
     if name.split(":")[0] not in ("cpu", "cuda"):
         raise UsageError(f"device must be cpu or cuda, got {name!r}")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"device {name!r} was asked for, but torch sees no CUDA device")
+    if name.startswith("cuda") and not num_gpus:
+        raise UsageError(f"device {name!r} was asked for, but there is no CUDA device")
     if recipe.precision == "bf16" and name == "cpu":
         raise UsageError("precision 'bf16' needs a CUDA device: use 'auto' or 'fp32' on the CPU")
     if workers < 1 or recipe.batch_size % workers:
@@ -259,10 +258,9 @@ def choose_device(recipe: TrainRecipe, device: str | None, workers: int) -> torc
         OBJECTIVES[recipe.objective].check(arguments, recipe.batch_size // workers)
     except ValueError as err:
         raise UsageError(f"{err} in each of {workers} workers") from err
-    if name.startswith("cuda") and workers > torch.cuda.device_count():
+    if name.startswith("cuda") and workers > num_gpus:
         raise UsageError(
-            f"there must be a GPU for each worker, got {workers} workers for "
-            f"{torch.cuda.device_count()} GPUs"
+            f"there must be a GPU for each worker, got {workers} workers for {num_gpus} GPUs"
         )
     return torch.device(name)
 

@@ -6,16 +6,16 @@ resumed ends with the bits of one that was not.
 """
 
 import math
+import os
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from manifests import Progress, UsageError, stop_on_signal
+from manifests import UsageError
 
 from .backbones import Backbone, channels_last
 from .checkpoint import (
@@ -30,12 +30,12 @@ from .job import TrainJob, choose_device, load_teachers, prepare_job
 from .loader import Batch, SampleTable, epoch_batches, epoch_order, load_batches
 from .metrics_file import MetricsFile
 from .objectives import OBJECTIVES, Objective
-from .parallel import Worker, run_workers
+from .parallel import Torchrun, Worker, check_same_step
+from .ray_workers import gpus_at, run_on_ray
 from .recipe import objective_arguments
 from .records import TrainReport, model_record, settings_record, uses_bf16
 from .schedule import build_optimiser, learning_rate
-
-RUNNING = ("running_mean", "running_var")  # what norms keep, averaged over the workers
+from .shared_layers import share_layers
 
 
 def train_model(
@@ -48,8 +48,11 @@ def train_model(
     teachers: Sequence[Path | str] = (),
     device: str | None = None,
     workers: int = 1,
+    address: str | None = None,
 ) -> TrainReport:
     """Train the model of a recipe on a finished folder of shards.
+
+    In a process that torchrun has started, it joins the others instead of starting workers.
 
     Args:
         recipe_path: TOML file with a `[train]` table.
@@ -59,7 +62,9 @@ def train_model(
         init: Initial weights: a file or another run's folder.
         teachers: Runs that the objective learns from, in its order.
         device: "cpu" or "cuda"; CUDA where there is one if None.
-        workers: Data-parallel processes; each takes an equal share of every batch.
+        workers: Data-parallel processes, on Ray Train where there are several; each takes an equal
+            share of every batch.
+        address: A running Ray cluster that the workers run on.
 
     Raises:
         UsageError: A wrong recipe or argument, unfinished shards, an existing run, a loss that is
@@ -68,8 +73,24 @@ def train_model(
         CheckpointError: Weights, teachers or a run that do not fit the recipe, the shards or the
             classes.
     """
-    job = prepare_job(recipe_path, shards, out, resume, init, teachers)
-    return run_workers(workers, choose_device(job.recipe, device, workers), fit, job)
+    group = Torchrun.of(os.environ)
+    on_ray = group is None and (workers > 1 or address is not None)
+    if group is not None and group.restarts:  # with the words of the first start
+        resume = resume or Path(out).is_dir()
+
+    def prepare(count: int, num_gpus: int) -> tuple[TrainJob, torch.device]:
+        if group is not None and (workers, address) != (1, None):
+            raise UsageError(
+                f"torchrun has started {count} workers: leave --workers and --address out"
+            )
+        job = prepare_job(recipe_path, shards, out, resume, init, teachers)
+        return job, choose_device(job.recipe, device, count, num_gpus)
+
+    if group is not None:
+        return group.run(fit, prepare)
+    with gpus_at(address) as num_gpus:
+        job, chosen = prepare(workers, num_gpus)
+        return run_on_ray(fit, job, workers, chosen) if on_ray else fit(Worker(), chosen, job)
 
 
 def fit(worker: Worker, device: torch.device, job: TrainJob) -> TrainReport:
@@ -79,10 +100,12 @@ def fit(worker: Worker, device: torch.device, job: TrainJob) -> TrainReport:
         training.save()  # it was killed after its last step, perhaps before it wrote the model
     if training.step == 0 and recipe.validate_at_start:
         training.validate()
-    with stop_on_signal() as stop, training.progress():
+    with worker.watched(job.num_steps, training.step) as after_step:
+        stop = False
         while training.step < job.num_steps and not training.stopped:
             for batch in training.rest_of_epoch():
-                training.train_step(batch, stop.is_set())
+                training.train_step(batch, stop)
+                stop = after_step(training.step, training.note)
                 if training.is_due(recipe.log_every, at_the_end=True):
                     training.log_step()
                 if training.is_due(recipe.validate_every, at_the_end=True):
@@ -108,14 +131,14 @@ class Training:
         self._epoch_loss = torch.zeros((), device=device)  # sum over the present epoch's steps
         self._grad_norm = torch.tensor(math.nan)
         self._metrics = MetricsFile(job.run, worker.leads)
-        self._bar: Progress | None = None
         self._build_model()
         self.optimiser = build_optimiser(self.recipe, self.parameters)
-        state = read_resume(job.run) if job.resume else None
+        state = read_resume(job.run)  # also of a run whose workers were started anew
+        if state is not None:
+            self._restore(state)
+        check_same_step(worker, self.step, job.run, device)
         if state is None:
             self._begin()
-        else:
-            self._restore(state)
         self._first_step, self._seconds, self._lap = self.step, 0.0, time.monotonic()
 
     def _build_model(self) -> None:
@@ -134,6 +157,7 @@ class Training:
         self.objective.bind(self.backbone, [model.backbone for model in teachers])
         for module in (self.objective, self.backbone):
             channels_last(module.to(self.device))
+            share_layers(module, self.worker.rank, self.worker.count, self.device.type == "cuda")
         self.parameters = [*self.backbone.parameters(), *self.objective.parameters()]
         if recipe.compile and self.device.type == "cuda":
             self._compile()
@@ -161,7 +185,7 @@ class Training:
 
     def train_step(self, batch: Batch, stop: bool = False) -> None:
         """Take one optimiser step; `stop` asks all workers to end after it."""
-        seed_step(self.recipe.seed, self.step, self.worker.rank)
+        seed_step(self.recipe.seed, self.step)
         self._rate = learning_rate(
             self.recipe,
             self.step,
@@ -188,8 +212,6 @@ class Training:
         self._count_epoch_loss()
         self._seconds += time.monotonic() - self._lap
         self._lap = time.monotonic()
-        if self._bar:
-            self._bar.advance(note="" if math.isnan(self._loss) else f"loss {self._loss:.3f}")
 
     def is_due(self, every: int, at_the_end: bool = False) -> bool:
         """Return whether what happens every so many steps (never if 0) happens now."""
@@ -258,14 +280,13 @@ class Training:
             scores=self.scores,
             clips_per_second=self._clips_per_second(),
             notes=tuple(self.notes),
+            rank=self.worker.rank,
         )
 
-    def progress(self) -> AbstractContextManager[object]:
-        """Return the progress display, shown by one worker alone."""
-        if not self.worker.leads:
-            return nullcontext()
-        self._bar = Progress("train", "steps", self.job.num_steps, self.step)
-        return self._bar
+    @property
+    def note(self) -> str:
+        """What the user may want to see beside the progress."""
+        return "" if math.isnan(self._loss) else f"loss {self._loss:.3f}"
 
     # -- batches and workers ---------------------------------------------------------------------
 
@@ -288,16 +309,10 @@ class Training:
         return clips_NCTHW, batch.targets.to(self.device, non_blocking=True)
 
     def _average_over_workers(self, stop: bool) -> None:
-        """Average gradients, running statistics and the loss; all stop if one was asked to."""
+        """Average gradients and the loss; all stop if one was asked to."""
         asked = torch.tensor(float(stop), device=self.device)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        statistics = [
-            buffer
-            for module in (self.backbone, self.objective)
-            for name, buffer in module.named_buffers()
-            if name.endswith(RUNNING)
-        ]
-        self.worker.average([*gradients, *statistics, self._losses[-1], asked])
+        self.worker.average([*gradients, self._losses[-1], asked])
         self.stopped = stop if self.worker.count == 1 else bool(asked > 0)
 
     def _count_epoch_loss(self) -> None:
@@ -358,7 +373,7 @@ class Training:
         return num_clips / self._seconds if self._seconds else 0.0
 
 
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed torch's generators for one step of one worker: nothing random outlives a step."""
-    stream = np.random.SeedSequence(seed, spawn_key=(step, rank))
+def seed_step(seed: int, step: int) -> None:
+    """Seed torch's generators for one step, the same in all workers; nothing random outlives it."""
+    stream = np.random.SeedSequence(seed, spawn_key=(step, 0))  # (epoch,) is that of the order
     torch.manual_seed(int(stream.generate_state(1, np.uint64)[0]))

@@ -27,6 +27,7 @@ class TrainReport:
         scores: The last validation's scores and loss.
         clips_per_second: Training samples per second of this call, without validation.
         notes: What was not taken over from initial weights.
+        rank: Of the process that returns it: 0 except under torchrun.
     """
 
     run: str
@@ -39,6 +40,7 @@ class TrainReport:
     scores: Mapping[str, float]
     clips_per_second: float
     notes: tuple[str, ...]
+    rank: int = 0
 
 
 def model_record(

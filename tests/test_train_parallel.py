@@ -1,0 +1,256 @@
+"""Data-parallel training: N workers end as one does, on Ray Train and under torchrun.
+
+Equal means equal but for the order in which float32 numbers are added.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from made_runs import SMALL_X3D, step_losses, write_small_recipe
+from made_shards import write_moving_shards, write_pasted_pairs
+
+from manifests import ShardError, UsageError, ray_cluster
+from train import load_run, train_model
+from train.checkpoint import read_resume
+
+NUM_STEPS = 60
+CHECKPOINT_EVERY = 5
+# Seen after these 60 steps: 1.5e-7 of a loss, 1e-6 in a weight. Larger learning rates make
+# rounding grow: at 0.01, losses differ by 8e-8 after 6 steps and by 3e-3 after 60.
+LEARNING_RATE = 0.001
+LOSS_TOLERANCE, WEIGHT_TOLERANCE = 2e-6, 1e-5
+TRAIN = "import sys, cli; sys.argv[0] = 'train'; cli.train()"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards, a recipe with dropout and batch norm, and the run `one` of one worker."""
+    folder = tmp_path_factory.mktemp("parallel")
+    write_moving_shards(folder / "shards", 20)
+    recipe = write_small_recipe(
+        folder,
+        "detection",
+        steps=NUM_STEPS,
+        learning_rate=LEARNING_RATE,
+        checkpoint_every=CHECKPOINT_EVERY,
+        backbone_arguments={**SMALL_X3D, "dropout": 0.3},
+    )
+    recipe.rename(folder / "recipe.toml")
+    train_model(folder / "recipe.toml", folder / "shards", folder / "one", device="cpu")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """Let the tests of this module share a Ray."""
+    with ray_cluster(4):
+        yield
+
+
+def words(folder: Path, run: Path, *more: object) -> list[str]:
+    """Return the words of a `train` command."""
+    options = ["--shards", folder / "shards", "--out", run, "--device", "cpu", *more]
+    return list(map(str, [folder / "recipe.toml", *options]))
+
+
+def torchrun(count: int, *arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
+    """Start `train` under torchrun, as the user would: here the command is not on the PATH."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    launch += ["--max-restarts", str(restarts), "--no-python", sys.executable, "-c", TRAIN]
+    return subprocess.Popen(
+        [sys.executable, *launch, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def losses_so_far(run: Path) -> int:
+    """Return how many losses a run has written down; 0 before it has begun."""
+    return len(step_losses(run)) if (run / "metrics.jsonl").exists() else 0
+
+
+def below(root: int, title: bytes) -> list[int]:
+    """Return the processes below one whose command line says `title`."""
+    parents, titles = {}, {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            pid, fields = int(path.name), (path / "stat").read_text().rpartition(")")[2].split()
+            parents[pid], titles[pid] = int(fields[1]), (path / "cmdline").read_bytes()
+        except OSError:
+            continue  # it ended meanwhile
+
+    def is_below(pid: int) -> bool:
+        return pid in parents and (parents[pid] == root or is_below(parents[pid]))
+
+    return sorted(pid for pid in parents if title in titles[pid] and is_below(pid))
+
+
+def check_equal(run: Path, one: Path) -> None:
+    """Compare the losses and the weights of two finished runs."""
+    assert step_losses(run) == pytest.approx(step_losses(one), rel=LOSS_TOLERANCE)
+    states = [load_run(path).backbone.state_dict() for path in (run, one)]
+    assert states[0].keys() == states[1].keys()
+    for name, tensor in states[1].items():
+        torch.testing.assert_close(states[0][name], tensor, rtol=0, atol=WEIGHT_TOLERANCE)
+
+
+# -- on Ray Train --------------------------------------------------------------------------------
+
+
+def test_a_killed_worker_is_replaced_and_two_end_as_one(
+    folder: Path, tmp_path: Path, local_ray: None
+) -> None:
+    """Rank 1 or 0 dies in mid-epoch; the run goes on from its checkpoint, and ends by itself."""
+    run, killed = tmp_path / "run", []
+
+    def kill() -> None:
+        wait_until(lambda: losses_so_far(run) >= 8)
+        workers = below(os.getpid(), b"ray::RayTrainWorker")
+        killed.append(workers[-1])
+        os.kill(workers[-1], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    report = train_model(folder / "recipe.toml", folder / "shards", run, device="cpu", workers=2)
+    killer.join()
+    assert len(killed) == 1
+    assert report.finished
+    assert report.loss == pytest.approx(step_losses(folder / "one")[-1], rel=LOSS_TOLERANCE)
+    check_equal(run, folder / "one")
+
+
+def test_an_error_in_a_worker_keeps_its_type(tmp_path: Path, local_ray: None) -> None:
+    out = write_moving_shards(tmp_path / "out", 8)
+    path = out / "shard-000001.tar"
+    path.write_bytes(bytes(path.stat().st_size))
+    recipe = write_small_recipe(tmp_path, "detection", validation_fraction=0.0)
+    with pytest.raises(ShardError, match=r"shard-000001\.tar"):
+        train_model(recipe, out, tmp_path / "run", device="cpu", workers=2)
+
+
+def test_more_workers_than_the_cluster_holds(folder: Path, tmp_path: Path, local_ray: None) -> None:
+    recipe = write_small_recipe(tmp_path, "detection", batch_size=8)
+    with pytest.raises(UsageError, match="a CPU for each worker, got 8 workers for 4 CPUs"):
+        train_model(recipe, folder / "shards", tmp_path / "run", device="cpu", workers=8)
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_workers_fill_the_queue_of_one(tmp_path: Path, local_ray: None) -> None:
+    """PAL: keys, momentum encoder and queue are those of one worker."""
+    shards = write_pasted_pairs(tmp_path / "out", 8, num_clips=4)
+    recipe = write_small_recipe(
+        tmp_path,
+        "pal",
+        steps=3,
+        validation_fraction=0.0,
+        objective_arguments={"num_clips": 4, "projection_dim": 8, "queue": 8},
+    )
+    states = []
+    for workers in (1, 2):
+        run = tmp_path / f"run{workers}"
+        train_model(recipe, shards, run, device="cpu", workers=workers)
+        state = read_resume(run)
+        assert state is not None
+        states.append(state)
+    assert int(states[1]["objective"]["queue.num_enqueued"]) == 12
+    for part in ("backbone", "objective"):
+        for name, tensor in states[0][part].items():
+            torch.testing.assert_close(states[1][part][name], tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_an_interrupted_run_goes_on_with_other_numbers_of_workers(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C reaches all processes of the terminal; the step is finished and saved."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-c", TRAIN, *words(folder, run, "--workers", 2)]
+    driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: driver.poll() is not None or losses_so_far(run) >= 3)
+    os.killpg(driver.pid, signal.SIGINT)
+    _, stderr = driver.communicate(timeout=120)
+    assert driver.returncode == 1, stderr
+    lines = stderr.splitlines()
+    assert lines[-1].startswith("interrupted: go on with `train ")
+    assert all(line.startswith("train: ") for line in lines[:-1]), stderr
+    state = read_resume(run)
+    assert state is not None
+    assert 6 <= state["step"] < NUM_STEPS
+    shutil.copytree(run, tmp_path / "four")
+    four = torchrun(4, *words(folder, tmp_path / "four", "--resume"))
+    recipe, shards = folder / "recipe.toml", folder / "shards"
+    assert train_model(recipe, shards, run, resume=True, device="cpu").finished
+    check_equal(run, folder / "one")
+    _, stderr = four.communicate(timeout=120)
+    assert four.returncode == 0, stderr
+    check_equal(tmp_path / "four", folder / "one")
+
+
+# -- under torchrun ------------------------------------------------------------------------------
+
+
+def test_torchrun_restarts_and_rank_0_alone_reports(folder: Path, tmp_path: Path) -> None:
+    """A killed process makes torchrun start both anew: they go on, without --resume."""
+    run = tmp_path / "run"
+    agent = torchrun(2, *words(folder, run, "--json"), restarts=1)
+    wait_until(lambda: agent.poll() is not None or losses_so_far(run) >= 8)
+    os.kill(below(agent.pid, b"cli.train")[-1], signal.SIGKILL)
+    stdout, stderr = agent.communicate(timeout=120)
+    assert agent.returncode == 0, stderr
+    report = json.loads(stdout)
+    assert (report["finished"], report["rank"]) == (True, 0)
+    check_equal(run, folder / "one")
+
+
+def test_sigterm_ends_torchrun_with_a_checkpoint(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    agent = torchrun(2, *words(folder, run))
+    wait_until(lambda: agent.poll() is not None or losses_so_far(run) >= 2)
+    agent.terminate()
+    _, stderr = agent.communicate(timeout=120)
+    assert agent.returncode != 0
+    assert stderr.count("interrupted: go on with `train ") == 1, stderr
+    state = read_resume(run)
+    assert state is not None
+    assert 4 <= state["step"] < NUM_STEPS
+
+
+@pytest.mark.parametrize(
+    ("count", "more", "sentence"),
+    [
+        (3, (), "workers must be >= 1 and divide batch_size, got 3 for 4"),
+        (2, ("--workers", "2"), "torchrun has started 2 workers: leave --workers and --address"),
+    ],
+)
+def test_wrong_use_of_torchrun_is_one_sentence(
+    folder: Path, tmp_path: Path, count: int, more: tuple[str, ...], sentence: str
+) -> None:
+    agent = torchrun(count, *words(folder, tmp_path / "run", *more))
+    stdout, stderr = agent.communicate(timeout=120)
+    assert agent.returncode != 0
+    assert stdout == ""
+    assert [line for line in stderr.splitlines() if line.startswith("Error: ")] == [
+        line for line in stderr.splitlines() if sentence in line
+    ]
+    assert stderr.count(sentence) == 1
+    assert not (tmp_path / "run").exists()
