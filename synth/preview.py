@@ -6,17 +6,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from manifests import Progress, UsageError, write_atomic
+from manifests import AnyPath, Progress, UsageError, to_path, write_atomic
 
 from .boundary import BOUNDARY_CLASSES
 from .dataset import ShardDataset, read_dataset
 from .preview_page import Counts, Dataset, build_page
 from .preview_show import KNOWN_OPS, boundary_class, read_track, root_op, show_sample, spread
 from .recipe import KINDS
-from .shards import ShardSample, read_record, read_sample
+from .shards import (
+    ShardSample,
+    done_records,
+    parse_sample,
+    read_record,
+    read_sample,
+    shard_path,
+)
+from .status import record_counts
 
 MAX_SCANNED = 100  # samples of a kind among which those to show are chosen
 MAX_COUNTED = 1000  # samples whose labels are counted
+READ_TOGETHER = 32  # samples of an object store
 
 Place = tuple[int, int]  # which shard of the dataset, which sample of that shard
 
@@ -33,14 +42,16 @@ class PreviewReport:
         kinds: Samples of the dataset by kind.
     """
 
-    path: Path
+    path: AnyPath
     num_bytes: int
     num_samples: int
     num_shown: int
     kinds: Mapping[str, int]
 
 
-def write_preview(out: Path | str, page: Path | str, *, samples_per_kind: int = 3) -> PreviewReport:
+def write_preview(
+    out: AnyPath | str, page: AnyPath | str, *, samples_per_kind: int = 3
+) -> PreviewReport:
     """Write the preview page of a finished output folder.
 
     The samples are spread evenly over the shards; the same folder gives the same page.
@@ -57,7 +68,8 @@ def write_preview(out: Path | str, page: Path | str, *, samples_per_kind: int = 
     """
     if samples_per_kind < 1:
         raise UsageError(f"samples_per_kind must be >= 1, got {samples_per_kind}")
-    if Path(page).is_dir():
+    path = to_path(page)
+    if path.is_dir():
         raise UsageError(f"the page must be a file, got the folder {str(page)!r}")
     dataset = read_dataset(out)
     places = _places_by_kind(dataset)
@@ -70,9 +82,9 @@ def write_preview(out: Path | str, page: Path | str, *, samples_per_kind: int = 
     }
     kinds = {kind: len(where) for kind, where in places.items()}
     content = build_page(_summarise(dataset, kinds), shown).encode("utf-8", "replace")
-    write_atomic(Path(page), content)
+    write_atomic(path, content)
     return PreviewReport(
-        path=Path(page),
+        path=path,
         num_bytes=len(content),
         num_samples=sum(kinds.values()),
         num_shown=sum(len(samples) for samples in shown.values()),
@@ -83,8 +95,9 @@ def write_preview(out: Path | str, page: Path | str, *, samples_per_kind: int = 
 def _choose(dataset: ShardDataset, where: Sequence[Place], wanted: int) -> list[ShardSample]:
     """Read samples of one kind, spread evenly, at least one of each operation that is found."""
     found: defaultdict[str, list[Place]] = defaultdict(list)
-    for i in spread(len(where), MAX_SCANNED):
-        found[root_op(_read(dataset, where[i]))].append(where[i])
+    scanned = [where[i] for i in spread(len(where), MAX_SCANNED)]
+    for place, sample in zip(scanned, _read(dataset, scanned), strict=True):
+        found[root_op(sample)].append(place)
     order = [op for op in (*KNOWN_OPS, "") if op in found]
     numbers = dict.fromkeys(order, 0)
     for _ in range(max(wanted, len(order))):
@@ -92,11 +105,8 @@ def _choose(dataset: ShardDataset, where: Sequence[Place], wanted: int) -> list[
         if left:
             numbers[min(left, key=lambda op: numbers[op])] += 1
     shown: set[str] = set()
-    return [
-        _read(dataset, place)
-        for op in order
-        for place in _pick(dataset, found[op], numbers[op], shown)
-    ]
+    chosen = [place for op in order for place in _pick(dataset, found[op], numbers[op], shown)]
+    return list(_read(dataset, chosen))
 
 
 def _pick(
@@ -126,20 +136,32 @@ def _places_by_kind(dataset: ShardDataset) -> dict[str, list[Place]]:
     return {kind: places[kind] for kind in [*known, *sorted(set(places) - set(known))]}
 
 
-def _read(dataset: ShardDataset, place: Place) -> ShardSample:
-    number, position = place
-    shard = dataset.shards[number]
-    return read_sample(shard.path, int(shard.offsets[position]), int(shard.sizes[position]))
+def _read(dataset: ShardDataset, places: Sequence[Place]) -> Iterator[ShardSample]:
+    """Read samples; of an object store many at a time."""
+    ranges = [
+        (shard.path, int(shard.offsets[position]), int(shard.sizes[position]))
+        for shard, position in ((dataset.shards[number], position) for number, position in places)
+    ]
+    if isinstance(dataset.path, Path):
+        yield from (read_sample(*place) for place in ranges)
+        return
+    for first in range(0, len(ranges), READ_TOGETHER):
+        paths, offsets, sizes = zip(*ranges[first : first + READ_TOGETHER], strict=True)
+        ends = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
+        keys = [path.path for path in paths]
+        contents = dataset.path.fs.cat_ranges(keys, list(offsets), ends, on_error="raise")
+        yield from map(parse_sample, contents, sizes)
 
 
 def _summarise(dataset: ShardDataset, kinds: Mapping[str, int]) -> Dataset:
     record = read_record(dataset.path / "dataset.json") or {}
+    shards = set(record.get("shards", ()))
     reasons: Counter[str] = Counter()
     num_bytes = 0
-    for shard in dataset.shards:
-        done = read_record(shard.path.with_suffix(".json")) or {}
-        reasons.update(done.get("reasons", {}))
-        num_bytes += int(done["bytes"])
+    for shard, done, _ in done_records(dataset.path):
+        if shard in shards:
+            reasons.update(record_counts(done, shard_path(dataset.path, shard, "json"))[1])
+            num_bytes += int(done["bytes"])
     return Dataset(
         name=dataset.path.resolve().name,
         classes=dataset.classes,
@@ -172,9 +194,8 @@ def _count(dataset: ShardDataset) -> Counts:
     found: Counter[str | None] = Counter()
     exclusive, num_labelled, num_frames = True, 0, 0
     with Progress("preview", "samples", len(chosen)) as progress:
-        for place in chosen:
+        for sample in _read(dataset, chosen):
             progress.advance()
-            sample = _read(dataset, place)
             track = read_track(sample, len(dataset.classes))
             found[boundary_class(sample)] += 1
             if root_op(sample) == "pair":

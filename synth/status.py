@@ -5,12 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import pyarrow.parquet as pq
+from manifests import AnyPath, ShardError, UsageError, open_table, read_batches, to_path
 
-from manifests import AnyPath, ShardError, UsageError, to_path
-
-from .plan_files import Plan, read_plan
-from .shards import INDEX_SCHEMA, done_records, read_record, shard_path
+from .plan_files import KEYS_SCHEMA, Plan, read_plan
+from .shards import done_records, parse_index, read_record, shard_path
 
 EXAMPLES = 3
 
@@ -62,7 +60,7 @@ def read_status(
         if not stands or (named is not None and shard not in named):
             continue
         done += 1
-        counts, why = _counts(record, shard_path(out, shard, "json"))
+        counts, why = record_counts(record, shard_path(out, shard, "json"))
         samples.update(counts)
         reasons.update(why)
         for reason in why:
@@ -83,8 +81,8 @@ def planned_shards(plan: Plan) -> set[int]:
     """Return the numbers of the shards of a plan, without reading its rows."""
     shards: set[int] = set()
     with plan.path.open("rb") as file:
-        for batch in pq.ParquetFile(file).iter_batches(columns=["shard"]):
-            shards.update(batch["shard"].unique().to_pylist())
+        for table in read_batches(open_table(cast(Any, file)), KEYS_SCHEMA):
+            shards.update(table["shard"].unique().to_pylist())
     return shards
 
 
@@ -112,8 +110,14 @@ def _numbers(dataset: Mapping[str, Any] | None, path: AnyPath) -> set[int] | Non
     return set(shards)
 
 
-def _counts(record: Mapping[str, Any], path: AnyPath) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the counts and the reasons of a done record."""
+def record_counts(
+    record: Mapping[str, Any], path: AnyPath
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the counts of a done record, and its rejections by reason.
+
+    Raises:
+        ShardError: They are not whole numbers.
+    """
     counts = {name: record.get(name) for name in ("planned", "rendered", "rejected")}
     reasons = record.get("reasons")
     if not isinstance(reasons, dict):
@@ -124,7 +128,6 @@ def _counts(record: Mapping[str, Any], path: AnyPath) -> tuple[dict[str, int], d
 
 
 def _rejected_keys(path: AnyPath, reason: str) -> list[str]:
-    with path.open("rb") as file:
-        rows = pq.read_table(file, schema=INDEX_SCHEMA, filters=[("status", "=", "rejected")])
-    pairs = zip(rows["key"].to_pylist(), rows["reason"].to_pylist(), strict=True)
-    return [key for key, why in pairs if why.partition(": ")[0] == reason]
+    rows = parse_index(path.read_bytes(), path.with_suffix(".tar"))
+    rejected = (row for row in rows if row["status"] == "rejected")
+    return [row["key"] for row in rejected if str(row["reason"]).partition(": ")[0] == reason]

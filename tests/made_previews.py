@@ -107,7 +107,9 @@ def write_folder(
             "plan_digest": "1f" * 32,
             "bytes": tar.offset,
             "sha256": digests[-1],
+            "planned": len(rows),
             "rendered": len(rows) - len(reasons),
+            "rejected": len(reasons),
             "reasons": {reason: reasons.count(reason) for reason in reasons},
         }
         shard_path(out, shard, "json").write_bytes(dump_json(record))
