@@ -1,10 +1,13 @@
 """The shard loader: order, shares, split by video, contents, and damaged shards."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from made_shards import moving_clip, write_moving_shards, write_shards
@@ -103,6 +106,64 @@ def test_any_number_of_workers_shares_the_same_batches(
         pieces = [part[number] for part in parts]
         assert {len(piece) for piece in pieces} == {share}
         np.testing.assert_array_equal(np.concatenate(pieces), batch)
+
+
+@given(st.integers(0, 60), st.integers(0, 3), st.integers(0, 9), st.data())
+def test_a_step_is_the_same_however_many_workers_resume_there(
+    seed: int, epoch: int, step: int, draw: st.DataObject
+) -> None:
+    """State is (epoch, sample_in_epoch): all that the workers of a resumed run are given."""
+    order, size = np.random.default_rng((seed, epoch)).permutation(50), 12
+    workers = st.sampled_from((1, 2, 3, 4, 6, 12))
+    global_batches = []
+    for first, last, count in ((0, step, draw.draw(workers)), (step, None, draw.draw(workers))):
+        parts = [epoch_batches(order, size, rank, count)[first:last] for rank in range(count)]
+        global_batches += [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
+    np.testing.assert_array_equal(np.concatenate(global_batches), order[:48])
+
+
+def test_workers_that_cannot_share_a_batch_equally_are_refused() -> None:
+    with pytest.raises(UsageError, match="workers must divide batch_size, got 3 for 8"):
+        epoch_batches(np.arange(20), 8, 0, 3)
+
+
+def _read_on_rank(rank: int, meeting: Path, shards: Path, found: Path) -> None:
+    """Read two epochs from every step on as 1, 2 and 4 workers; the first writes what all read."""
+    dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=4)
+    samples, runs = sample_table(read_dataset(shards)), {}
+    for count in (1, 2, 4):
+        group = dist.new_group(range(count))
+        for step in range(8) if rank < count else ():
+            keys = []
+            for epoch in range(step // 4, 2):
+                first = max(step - 4 * epoch, 0)
+                order = epoch_order(samples, 3, epoch, 2)
+                share = epoch_batches(order, 4, rank, count)[first:]
+                for batch in load_batches(samples, share, label, (4, 32, 32, 3), 1 + rank % 2):
+                    parts = [torch.empty_like(batch.targets) for _ in range(count)]
+                    dist.all_gather(parts, batch.targets, group=group)
+                    keys.append(torch.cat(parts)[:, 0].tolist())
+            runs[f"{count} from {step}"] = keys
+    if rank == 0:
+        found.write_text(json.dumps(runs))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_ranks_read_one_global_order_and_resume_it_in_other_numbers(
+    shards: Path, samples: SampleTable, tmp_path: Path
+) -> None:
+    """A rank with another number of batches would hang the others here, as it does in training."""
+    found = tmp_path / "found.json"
+    torch.multiprocessing.spawn(_read_on_rank, (tmp_path / "meeting", shards, found), nprocs=4)
+    orders = [epoch_order(samples, 3, epoch, 2)[:16] for epoch in range(2)]
+    whole = np.concatenate(orders).reshape(8, 4).tolist()
+    runs = json.loads(found.read_text())
+    assert len(runs) == 24
+    for count in (1, 2, 4):
+        for step in range(8):
+            assert runs[f"{count} from {step}"] == whole[step:]
 
 
 def mixed_table(tmp_path: Path, sources: list[tuple[str, ...]]) -> SampleTable:

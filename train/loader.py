@@ -16,6 +16,7 @@ import torch
 from manifests import ShardError, UsageError
 from synth import ShardDataset, ShardSample, read_sample
 
+from .read_ahead import ReadAhead
 from .shard_cache import ShardCache
 
 BATCHES_AHEAD = 3  # decoded before they are asked for
@@ -237,20 +238,27 @@ def load_batches(
         slots = frames.numpy()
         return frames, [pool.submit(decode, index, slots[n]) for n, index in enumerate(batch)]
 
+    def num_ahead() -> int:
+        return min(BATCHES_AHEAD, downloads.num_batches)
+
     spare: list[torch.Tensor] = []  # fresh pages are dear
     pool = ThreadPoolExecutor(num_threads, thread_name_prefix="loader")
+    shards = (np.unique(samples.shard_N[batch]) for batch in batches)
+    downloads = ReadAhead(samples.cache, samples.dataset.shards, shards)
     try:
         waiting = iter(batches)
-        ahead = deque(submit(batch) for batch in islice(waiting, BATCHES_AHEAD))
+        ahead = deque(submit(batch) for batch in islice(waiting, num_ahead()))
         while ahead:
             frames, targets = ahead.popleft()
             stacked = torch.from_numpy(np.stack([future.result() for future in targets]))
-            ahead.extend(submit(batch) for batch in islice(waiting, 1))
+            downloads.advance()
+            ahead.extend(submit(batch) for batch in islice(waiting, num_ahead() - len(ahead)))
             yield Batch(frames, stacked)
             if not pin_memory:  # torch recycles pinned memory itself, once the copy has ended
                 spare.append(frames)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        downloads.close()
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -64,14 +64,19 @@ class ShardCache:
             except OSError as err:
                 raise ShardError(f"shard {shard.path} cannot be read: {err.strerror}") from err
         try:
-            path = self.folder() / f"{shard.sha256}.tar"
+            path = self._copy_of(shard)
             file: IO[bytes] | None = None
             while file is None:
                 file = self._open_copy(path, shard) or self._download(path, shard)
-            used_now(file)
+            used_now(file.fileno())
         except OSError as err:
             raise UsageError(f"the cache of shards must be writable, got {err}") from err
         return file
+
+    def touch(self, shard: ShardIndex) -> None:
+        """Keep a remote shard, if it is here, as if it had just been used."""
+        with suppress(FileNotFoundError):
+            used_now(self._copy_of(shard))
 
     def folder(self) -> Path:
         """Return the folder of the downloads, made when it is first needed."""
@@ -99,6 +104,9 @@ class ShardCache:
             )
 
     # -- files -----------------------------------------------------------------------------------
+
+    def _copy_of(self, shard: ShardIndex) -> Path:
+        return self.folder() / f"{shard.sha256}.tar"
 
     def _open_verified(self, path: Path, shard: ShardIndex) -> IO[bytes]:
         """Open a file; hash it if this process never saw this very file."""
@@ -135,7 +143,7 @@ class ShardCache:
             undo.callback(part.unlink)
             if path.exists():
                 return None
-            self._reserve(file, shard)
+            self._reserve(file, shard, path.parent)
             digest = hashlib.sha256()
             for block in read_blocks(shard):
                 digest.update(block)
@@ -143,12 +151,13 @@ class ShardCache:
             file.flush()
             check_digest(shard, digest.hexdigest())
             self._verified[path] = _identity(file)
-            os.replace(part, path)
+            with locked_folder(path.parent):  # whoever counts sees it once
+                os.replace(part, path)
             fcntl.flock(file, fcntl.LOCK_UN)
             undo.pop_all()
         return file
 
-    def _reserve(self, file: IO[bytes], shard: ShardIndex) -> None:
+    def _reserve(self, file: IO[bytes], shard: ShardIndex, folder: Path) -> None:
         """Give an empty file the size of a shard, once there is room for it."""
         if shard.num_bytes > self.max_bytes:
             raise UsageError(
@@ -156,7 +165,7 @@ class ShardCache:
                 f"{self.max_bytes / 1e9:.3g}"
             )
         while True:
-            with _locked(self.folder()) as folder:
+            with locked_folder(folder):
                 file.truncate(0)  # of a download that was killed
                 if make_room(folder, self.max_bytes - shard.num_bytes):
                     file.truncate(shard.num_bytes)
@@ -213,9 +222,9 @@ def make_room(folder: Path, max_bytes: int) -> bool:
     return num_bytes <= max_bytes
 
 
-def used_now(file: IO[bytes]) -> None:
+def used_now(file: int | Path) -> None:
     """Note in the time of access that a file is in use; its other time says what it holds."""
-    os.utime(file.fileno(), ns=(time.time_ns(), os.fstat(file.fileno()).st_mtime_ns))
+    os.utime(file, ns=(time.time_ns(), os.stat(file).st_mtime_ns))
 
 
 def _remove(path: Path) -> bool:
@@ -231,11 +240,12 @@ def _remove(path: Path) -> bool:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[Path]:
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Keep others from making room in a folder, and from ending a download into it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield folder
+        yield
     finally:
         os.close(descriptor)
 
