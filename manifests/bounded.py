@@ -91,7 +91,10 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
             columns[-1].validate(full=True)
         except pa.ArrowException as err:
             kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-            raise ValueError(f"column {field.name!r} must be {field.type}, got {kind}") from err
+            types = f"{field.type}, got {kind}"
+            if pa.types.is_nested(field.type):  # their names would fill a page
+                types = "as the format says"
+            raise ValueError(f"column {field.name!r} must be {types}: {err}") from err
     return pa.Table.from_arrays(columns, schema=schema.remove_metadata())
 
 

@@ -11,16 +11,21 @@ from importlib.metadata import version
 from itertools import accumulate
 from platform import python_version
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from manifests import AnyPath, say_rate, say_seconds, storage_errors, to_path, write_atomic
+from manifests import (
+    AnyPath,
+    ShardError,
+    say_rate,
+    say_seconds,
+    storage_errors,
+    to_path,
+    write_atomic,
+)
 
 from .page_parts import build_html, draw_bar, draw_tiles, plural, say_bytes, say_count
 from .render_chart import STYLE as CHART_STYLE
 from .render_chart import Scale, draw_over_time, round_up
 from .render_log import EXAMPLES, MAX_FAILED, RenderLog
-from .shards import INDEX_SCHEMA, shard_path
+from .shards import parse_index, shard_path
 
 PAGE_NAME = "render-report.html"
 SHOWN_REASONS = 20
@@ -79,16 +84,16 @@ def _examples(out: AnyPath, reason: str, shards: Iterable[int]) -> list[Rejected
     found: list[RejectedSample] = []
     for shard in shards:
         try:
-            with shard_path(out, shard, "parquet").open("rb") as file:
-                rows = pq.read_table(
-                    file, schema=INDEX_SCHEMA, filters=[("status", "=", "rejected")]
-                )
-        except (*storage_errors(), pa.ArrowInvalid):
+            content = shard_path(out, shard, "parquet").read_bytes()
+            rows = parse_index(content, shard_path(out, shard))
+        except storage_errors():
             continue  # taken away meanwhile; the count stands
-        for key, why in zip(rows["key"].to_pylist(), rows["reason"].to_pylist(), strict=True):
-            counted, _, details = why.partition(": ")
-            if counted == reason:
-                found.append(RejectedSample(key, details))
+        except ShardError:
+            continue  # written again meanwhile
+        for row in rows:
+            counted, _, details = str(row["reason"]).partition(": ")
+            if row["status"] == "rejected" and counted == reason:
+                found.append(RejectedSample(row["key"], details))
         if len(found) >= EXAMPLES:
             break
     return found[:EXAMPLES]

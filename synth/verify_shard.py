@@ -14,14 +14,13 @@ from reprlib import repr as brief
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from manifests import AnyPath, ShardError, SourceVideo, read_many
 
 from .codecs import ENCODERS
 from .planned import Rejected
 from .render import RenderedSample, render_samples, tool_versions
-from .shards import INDEX_SCHEMA, dump_json, parse_record, shard_path
+from .shards import dump_json, parse_index, parse_record, shard_path
 from .verify_sample import check_bytes, check_labels, check_pixels
 
 MOST_NAMED = 10  # samples of a shard whose problems are told one by one
@@ -100,7 +99,7 @@ def _check_files(check: ShardCheck, found: ShardFindings) -> Iterator[str]:
         return
     try:
         record = parse_record(record_file, path.with_suffix(".json"))
-        rows = _read_index(index_file)
+        rows = _read_index(index_file, path)
     except ShardError as err:
         yield str(err)
         return
@@ -119,14 +118,9 @@ def _check_files(check: ShardCheck, found: ShardFindings) -> Iterator[str]:
         yield from _check_tar(path, rows, record, check, found.is_exact)
 
 
-def _read_index(content: bytes) -> list[IndexRow]:
+def _read_index(content: bytes, path: AnyPath) -> Sequence[IndexRow]:
     """Read the index; every row has a key, a kind, and a place or a reason."""
-    try:
-        rows: list[IndexRow] = pq.read_table(
-            pa.BufferReader(content), schema=INDEX_SCHEMA
-        ).to_pylist()
-    except (OSError, pa.ArrowException) as err:
-        raise ShardError(f"its index cannot be read: {err}") from err
+    rows = parse_index(content, path)
     for number, row in enumerate(rows):
         given = (row["reason"] is None, row["offset"] is not None, row["bytes"] is not None)
         is_whole = {"rendered": all(given), "rejected": not any(given)}.get(row["status"], False)

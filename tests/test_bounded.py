@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from bounds import GIB, memory_bound
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manifests import SeamlineError, UsageError, open_table, read_json, read_table
@@ -32,6 +32,7 @@ rows = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(rows, st.integers(1, 9), st.booleans())
 def test_what_is_written_is_read(rows: list[dict], group: int, dictionary: bool) -> None:
     table = pa.Table.from_pylist(rows, TEXTS)
