@@ -95,7 +95,7 @@ def run_on_ray(
             def look() -> None:
                 nonlocal shown
                 place = ray.get(desk.look.remote(stop.is_set())) or shown
-                _show(bar, shown, place)
+                show(bar, shown, place)
                 shown = place
 
             for restart in range(MAX_RESTARTS + 1):
@@ -111,7 +111,7 @@ def run_on_ray(
     raise AssertionError("the last group returns or raises")
 
 
-def _show(bar: Progress, shown: Place, place: Place) -> None:
+def show(bar: Progress, shown: Place, place: Place) -> None:
     """Move the bar; steps lost with a worker are taken back."""
     began_anew = place.first_step != shown.first_step or place.step < shown.step
     begin = place.first_step if began_anew else shown.step
