@@ -5,15 +5,19 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import made_damage as made
 import numpy as np
 import pytest
 import s3fs
+from click.testing import CliRunner
 from made_dataset import RECIPE, make_sources, write_recipe
 
+import cli
 from manifests import ray_cluster
 from synth import read_status, render_plan, verify_output, write_plan, write_preview
+from synth.render import render_samples
 from synth.verify_shard import ShardCheck, ShardFindings
 
 CODECS = ("filmstrip", "raw", "h264")
@@ -167,6 +171,34 @@ def test_rejections_are_checked(home: Path, tmp_path: Path, name: str) -> None:
     problems(tmp_path / "out", named, plan, True)
 
 
+def test_what_hung_a_decoder_is_not_tried_again(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, plan = folders(home, "rejecting")
+    shutil.copytree(out, tmp_path / "out")
+    stopped = 0
+    for shard in made.numbers(tmp_path / "out"):
+        rows = made.index_of(tmp_path / "out", shard)
+        for row in rows:
+            if row["status"] == "rejected":
+                row["reason"] = "decoding was stopped: it did not end in 600 s"
+                stopped += 1
+        made.set_index(tmp_path / "out", shard, rows)
+    made.repair(tmp_path / "out")
+    tried: list[str] = []
+
+    def noting(rows: list[dict[str, Any]], *rest: Any) -> Iterator[Any]:
+        tried.extend(source["video_id"] for row in rows for source in row["sources"])
+        return render_samples(rows, *rest)
+
+    monkeypatch.setattr("synth.verify_shard.render_samples", noting)
+    report = verify_output(tmp_path / "out", plan, deep=True)
+    assert report.problems == []
+    assert report.notes[0].startswith(f"{stopped} rejected samples were not tried again")
+    assert tried
+    assert "turn_0" not in tried
+
+
 @pytest.mark.parametrize(
     "codec", ["filmstrip", *(pytest.param(codec, marks=pytest.mark.slow) for codec in CODECS[1:])]
 )
@@ -194,7 +226,7 @@ def test_a_flipped_bit_is_found_in_every_region(home: Path, tmp_path: Path, code
 
 @pytest.fixture(scope="module")
 def damaged(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with three damages, of all its shards one each."""
+    """Return a folder with a damage in each of its three shards, the last one to both samples."""
     out = tmp_path_factory.mktemp("damaged") / "out"
     shutil.copytree(home / "filmstrip", out)
     made.json_first(out)
@@ -254,6 +286,14 @@ def test_an_object_store_is_checked_like_a_folder(
         damaged, home / "plan", deep=True
     )
     assert read_status(intact, plan) == read_status(home / "filmstrip", home / "plan")
-    write_preview(intact, tmp_path / "remote.html")
-    write_preview(home / "filmstrip", tmp_path / "local.html")
-    assert (tmp_path / "remote.html").read_bytes() == (tmp_path / "local.html").read_bytes()
+    page = write_preview(intact, f"{bucket}/page.html").path
+    write_preview(home / "filmstrip", tmp_path / "page.html")
+    assert page.read_bytes() == (tmp_path / "page.html").read_bytes()
+
+
+def test_the_command_says_what_is_wrong_and_exits_with_1(home: Path, damaged: Path) -> None:
+    command = ["verify", str(damaged), "--plan", str(home / "plan"), "--deep", "--workers", "0"]
+    result = CliRunner().invoke(cli.synth, command)
+    assert result.exit_code == 1
+    assert result.stdout.count("\n  shard ") == 4
+    assert result.stderr.endswith("is not what its records say\n")
