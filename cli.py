@@ -399,6 +399,8 @@ def demo(folder: Path, workers: int | None, is_json: bool) -> None:
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda if there is one.")
 @click.option("--workers", default=1, show_default=True, help="Data-parallel processes, on Ray.")
 @click.option("--address", help="Join a running Ray cluster, for example 'auto'.")
+@click.option("--cache", type=FOLDER, help="Where shards of a URL lie (default: temporary).")
+@click.option("--cache-gb", default=20.0, show_default=True, help="Gigabytes of shards kept there.")
 @click.version_option(package_name="seamline")
 @as_json
 def train(recipe: Path, shards: str, out: Path, is_json: bool, **options: Any) -> None:

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import s3fs
+from made_runs import write_small_recipe
 from made_shards import write_moving_shards
 
 from manifests import ShardError, UsageError
 from synth import ShardDataset, ShardIndex, read_dataset
-from train import shard_cache
+from train import shard_cache, train_model
 from train.shard_cache import ShardCache, locked_folder
 
 NUM_SHARDS = 6
@@ -380,3 +381,19 @@ def test_a_cache_that_cannot_be_written_is_wrong_use(remote: str, tmp_path: Path
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"the cache of shards must be writable, got .*file"):
         ShardCache(tmp_path / "file" / "cache").open(read_dataset(remote).shards[0])
+
+
+@pytest.mark.slow
+def test_training_from_a_bucket_ends_with_the_same_weights(
+    local: Path, remote: str, tmp_path: Path
+) -> None:
+    recipe = write_small_recipe(tmp_path, "detection", shuffle_shards=1, steps=7)
+    train_model(recipe, local, tmp_path / "near", device="cpu")
+    cache, cache_gb = tmp_path / "cache", room_for(read_dataset(remote), 2) / 1e9
+    with pytest.raises(UsageError, match="--cache-gb must hold two shuffle windows of 1 shards"):
+        train_model(recipe, remote, tmp_path / "far", cache=cache, cache_gb=cache_gb / 2.1)
+    assert not (tmp_path / "far").exists()
+    train_model(recipe, remote, tmp_path / "far", device="cpu", cache=cache, cache_gb=cache_gb)
+    near, far = (tmp_path / run / "model.safetensors" for run in ("near", "far"))
+    assert near.read_bytes() == far.read_bytes()
+    assert 0 < folder_bytes(cache) <= cache_gb * 1e9

@@ -16,6 +16,7 @@ from .checkpoint import TrainedModel, load_run, read_resume
 from .loader import SampleTable, sample_table, split_by_video
 from .objectives import OBJECTIVES
 from .recipe import TrainRecipe, objective_arguments, read_train_recipe
+from .shard_cache import CACHE_GB, ShardCache
 
 RGB = 3
 NOTHING_HELD_OUT = (
@@ -72,13 +73,15 @@ def prepare_job(
     resume: bool = False,
     init: Path | str | None = None,
     teachers: Sequence[Path | str] = (),
+    cache: Path | str | None = None,
+    cache_gb: float = CACHE_GB,
 ) -> TrainJob:
     """Read and check everything; writes nothing.
 
     Raises:
         UsageError: A wrong recipe, unfinished shards, samples that the objective cannot learn from,
-            too few samples, an existing run.
-        ShardError: A shard that is missing, truncated or of another plan.
+            too few samples, an existing run, too small a cache.
+        ShardError: A shard that is missing, truncated, damaged or of another plan.
         CheckpointError: A run to resume that had another recipe, other shards, other classes or
             other teachers; a teacher that does not fit the recipe.
     """
@@ -91,7 +94,9 @@ def prepare_job(
             f"choose another --out"
         )
     dataset = read_dataset(to_path(shards).absolute())  # workers may live in other folders
-    table = sample_table(dataset, recipe.kinds)
+    kept = ShardCache(cache and Path(cache).absolute(), round(cache_gb * 1e9))
+    kept.check_room(dataset.shards, recipe.shuffle_shards)
+    table = sample_table(dataset, recipe.kinds, kept)
     check_samples(recipe, table)
     samples, held_out = split_by_video(table, recipe.validation_fraction, recipe.seed)
     if len(samples) < recipe.batch_size:

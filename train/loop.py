@@ -35,6 +35,7 @@ from .ray_workers import gpus_at, run_on_ray
 from .recipe import objective_arguments
 from .records import TrainReport, model_record, settings_record, uses_bf16
 from .schedule import build_optimiser, learning_rate
+from .shard_cache import CACHE_GB
 from .shared_layers import share_layers
 
 
@@ -49,6 +50,8 @@ def train_model(
     device: str | None = None,
     workers: int = 1,
     address: str | None = None,
+    cache: Path | str | None = None,
+    cache_gb: float = CACHE_GB,
 ) -> TrainReport:
     """Train the model of a recipe on a finished folder of shards.
 
@@ -56,7 +59,7 @@ def train_model(
 
     Args:
         recipe_path: TOML file with a `[train]` table.
-        shards: Folder written by `synth render`.
+        shards: Folder or URL written by `synth render`.
         out: The run's folder; must be new unless `resume`.
         resume: Go on with a run that was killed or interrupted; its weights replace `init`.
         init: Initial weights: a file or another run's folder.
@@ -65,6 +68,9 @@ def train_model(
         workers: Data-parallel processes, on Ray Train where there are several; each takes an equal
             share of every batch.
         address: A running Ray cluster that the workers run on.
+        cache: Folder where shards of a URL lie while they are read, shared by the processes of a
+            machine and kept; a temporary one, removed at the end, if None.
+        cache_gb: Gigabytes (10^9 bytes) that they may take there.
 
     Raises:
         UsageError: A wrong recipe or argument, unfinished shards, an existing run, a loss that is
@@ -83,7 +89,9 @@ def train_model(
             raise UsageError(
                 f"torchrun has started {count} workers: leave --workers and --address out"
             )
-        job = prepare_job(recipe_path, shards, out, resume, init, teachers)
+        job = prepare_job(
+            recipe_path, shards, out, resume, init, teachers, cache=cache, cache_gb=cache_gb
+        )
         return job, choose_device(job.recipe, device, count, num_gpus)
 
     if group is not None:

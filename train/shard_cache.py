@@ -22,7 +22,7 @@ from upath import UPath
 from manifests import ShardError, UsageError, storage_errors
 from synth import ShardIndex
 
-CACHE_BYTES = 20 * 10**9
+CACHE_GB = 20
 BLOCK_BYTES = 8 * 2**20  # of one request
 WINDOWS = 2  # the one that is read, and the next, which comes in meanwhile
 NAME = re.compile(r"[0-9a-f]{64}\.(tar|part)")  # anything else in the folder is not ours
@@ -37,7 +37,7 @@ class ShardCache:
         max_bytes: Of all files in it, unfinished downloads included.
     """
 
-    def __init__(self, folder: Path | str | None = None, max_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, folder: Path | str | None = None, max_bytes: int = CACHE_GB * 10**9) -> None:
         self.max_bytes = max_bytes
         self._folder = None if folder is None else Path(folder)
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
