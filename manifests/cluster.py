@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 
 import ray
@@ -28,8 +30,10 @@ def ray_cluster(num_cpus: int | None = None, address: str | None = None) -> Iter
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     if address is None:
         ray.init(
+            address="local",  # whatever else runs here, and whatever RAY_ADDRESS says
             num_cpus=num_cpus or os.cpu_count(),
             include_dashboard=False,
             log_to_driver=False,
@@ -37,6 +41,8 @@ def ray_cluster(num_cpus: int | None = None, address: str | None = None) -> Iter
         )
     else:
         _join(address)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray takes it for itself
     # Ray prints on stdout that a worker died, even where it was told not to log to the driver.
     ray._private.worker._worker_logs_enabled = False
     try:
