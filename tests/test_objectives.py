@@ -119,6 +119,18 @@ def test_soft_cross_entropy_leaves_out_clips_without_a_class() -> None:
     assert float(soft_cross_entropy(torch.from_numpy(logits), torch.zeros(2, 4))) == 0
 
 
+def test_soft_cross_entropy_of_workers_averages_to_that_of_the_batch() -> None:
+    """Two workers with 1 and 3 clips that have a class: each divides by 2."""
+    logits = torch.from_numpy(np.random.default_rng(1).normal(size=(8, 3)).astype(np.float32))
+    targets = torch.eye(3).repeat(3, 1)[:8]
+    targets[[0, 2, 3, 5]] = 0
+    shares = [
+        soft_cross_entropy(logits[rows], targets[rows], lambda count: torch.tensor(2.0))
+        for rows in (slice(0, 4), slice(4, 8))
+    ]
+    assert float(sum(shares) / 2) == pytest.approx(float(soft_cross_entropy(logits, targets)))
+
+
 def test_number_of_outputs() -> None:
     assert Classification(7).num_outputs == 7
     assert Detection(7).num_outputs == 8

@@ -53,6 +53,12 @@ class Worker:
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.detach().copy_(part.view(tensor.shape))
 
+    def mean(self, number: torch.Tensor) -> torch.Tensor:
+        """Return the mean of a float tensor over the workers."""
+        mean = number.clone()
+        self.average([mean])
+        return mean
+
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the workers' tensors of equal shape, joined along the first axis by rank."""
         if self.count == 1:

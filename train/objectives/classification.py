@@ -11,7 +11,7 @@ import torch
 from synth import LabelTrack, ShardSample
 
 from ..backbones import Backbone
-from .objective import Objective
+from .objective import Average, Objective, alone
 from .scores import accuracy_scores
 
 
@@ -28,10 +28,16 @@ def clip_distribution(track: LabelTrack, num_classes: int) -> np.ndarray:
     return distribution
 
 
-def soft_cross_entropy(logits_NK: torch.Tensor, targets_NK: torch.Tensor) -> torch.Tensor:
-    """Return `-sum_c q[c] log softmax(logits)[c]`, averaged over clips that have a class at all."""
+def soft_cross_entropy(
+    logits_NK: torch.Tensor, targets_NK: torch.Tensor, average: Average = alone
+) -> torch.Tensor:
+    """Return `-sum_c q[c] log softmax(logits)[c]`, averaged over clips that have a class at all.
+
+    `average` gives the mean of their number over the workers.
+    """
     losses = -(targets_NK * logits_NK.float().log_softmax(1)).sum(1)
-    return losses.sum() / (targets_NK.sum(1) > 0).sum().clamp(min=1)
+    count = average((targets_NK.sum(1) > 0).sum().float())
+    return losses.sum() / count.where(count > 0, 1)
 
 
 class Classification(Objective):
@@ -51,7 +57,8 @@ class Classification(Objective):
         self, backbone: Backbone, clips_NCTHW: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
         """Return the soft cross-entropy of the clips' scores."""
-        return soft_cross_entropy(backbone(clips_NCTHW), targets)
+        average = self.average if self.training else alone
+        return soft_cross_entropy(backbone(clips_NCTHW), targets, average)
 
     def predict(self, backbone: Backbone, clips_NCTHW: torch.Tensor) -> torch.Tensor:
         """Return class probabilities `(N, K)`."""

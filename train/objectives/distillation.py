@@ -18,7 +18,7 @@ from synth import ShardSample
 
 from ..backbones import Backbone
 from .classification import clip_distribution, soft_cross_entropy
-from .objective import Objective
+from .objective import Objective, alone
 from .scores import accuracy_scores
 
 
@@ -91,7 +91,8 @@ class Distillation(Objective):
             squared_distance(projected, taught)
             for projected, taught in self._pairs(features_ND, clips_NCTHW)
         )
-        cross_entropy = soft_cross_entropy(class_scores(backbone, features_ND), targets)
+        average = self.average if self.training else alone
+        cross_entropy = soft_cross_entropy(class_scores(backbone, features_ND), targets, average)
         return self.arguments.feature_weight * distances + cross_entropy
 
     def predict(self, backbone: Backbone, clips_NCTHW: torch.Tensor) -> torch.Tensor:

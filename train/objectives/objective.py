@@ -15,6 +15,12 @@ from ..backbones import Backbone
 
 PAIR_KINDS = ("pal", "clip_pair")
 Gather = Callable[[torch.Tensor], torch.Tensor]
+Average = Callable[[torch.Tensor], torch.Tensor]
+
+
+def alone(number: torch.Tensor) -> torch.Tensor:
+    """Return the mean over one worker."""
+    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,8 @@ class Objective(nn.Module, ABC):
             is checked against it.
         num_outputs: Class scores that the backbone must have; 0 builds it without a class layer.
         num_clips: Clips of equal length that a sample is cut into before the backbone.
+        average: Gives the mean of a number over the workers of a training; the number itself where
+            one works alone.
     """
 
     losses: ClassVar[tuple[str, ...]]
@@ -57,6 +65,7 @@ class Objective(nn.Module, ABC):
         if self.loss not in self.losses:
             raise ValueError(f"loss must be one of {', '.join(self.losses)}, got {loss!r}")
         self.arguments = self.Arguments() if arguments is None else arguments
+        self.average: Average = alone
 
     @classmethod
     def accepts(cls, sample: ShardSample) -> bool:
@@ -105,6 +114,9 @@ class Objective(nn.Module, ABC):
         self, backbone: Backbone, clips_NCTHW: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
         """Return the loss of a batch, a scalar averaged over what it can be averaged over.
+
+        Workers average their losses. So where only some samples count, the sum is divided by the
+        workers' mean count, in training: validation is one worker's.
 
         Args:
             backbone: The network.

@@ -16,7 +16,7 @@ from synth import BOUNDARY_CLASSES, ShardSample
 from ..backbones import Backbone
 from .boundary import boundary_class, boundary_scores, boundary_target
 from .classification import clip_distribution, soft_cross_entropy
-from .objective import Objective
+from .objective import Average, Objective, alone
 from .scores import accuracy_scores
 
 
@@ -36,7 +36,10 @@ class TwoHeadArguments:
 
 
 def two_head_loss(
-    scores_NC: torch.Tensor, targets_NC: torch.Tensor, boundary_weight: float
+    scores_NC: torch.Tensor,
+    targets_NC: torch.Tensor,
+    boundary_weight: float,
+    average: Average = alone,
 ) -> torch.Tensor:
     """Return the cross-entropy of the classes plus the weighted one of the boundary classes.
 
@@ -46,10 +49,11 @@ def two_head_loss(
         scores_NC: `(N, K + 4)` scores before softmax, the boundary head's last.
         targets_NC: `(N, K + 4)`, each head's share all zero where it has no target.
         boundary_weight: Weight of the second head.
+        average: Gives the mean over the workers of how many samples count.
     """
     heads = (scores_NC.shape[1] - len(BOUNDARY_CLASSES), len(BOUNDARY_CLASSES))
     pairs = zip(scores_NC.split(heads, 1), targets_NC.split(heads, 1), strict=True)
-    classes, boundaries = (soft_cross_entropy(scores, targets) for scores, targets in pairs)
+    classes, boundaries = (soft_cross_entropy(*pair, average) for pair in pairs)
     return classes + boundary_weight * boundaries
 
 
@@ -87,7 +91,9 @@ class TwoHead(Objective):
         self, backbone: Backbone, clips_NCTHW: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
         """Return the sum of both heads' cross-entropies."""
-        return two_head_loss(backbone(clips_NCTHW), targets, self.arguments.boundary_weight)
+        average = self.average if self.training else alone
+        weight = self.arguments.boundary_weight
+        return two_head_loss(backbone(clips_NCTHW), targets, weight, average)
 
     def predict(self, backbone: Backbone, clips_NCTHW: torch.Tensor) -> torch.Tensor:
         """Return each head's probabilities, `(N, K + 4)`."""
