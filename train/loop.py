@@ -155,6 +155,7 @@ class Training:
         self.objective: Objective = OBJECTIVES[recipe.objective](
             len(classes), recipe.loss, objective_arguments(recipe, self.job.run)
         )
+        self.objective.average = self.worker.mean
         self.backbone: Backbone = build_backbone(
             recipe.backbone, recipe.backbone_arguments, self.objective.num_outputs
         )
