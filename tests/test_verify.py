@@ -148,7 +148,11 @@ def test_plain_damage_is_found_at_once(home: Path, tmp_path: Path, name: str) ->
 @pytest.mark.parametrize(
     ("codec", "name"),
     [("filmstrip", name) for name in (*PLAIN, *PLANNED)]
-    + [(codec, name) for codec in ("raw", "h264") for name in ("labels", *PLANNED)],
+    + [
+        pytest.param(codec, name, marks=pytest.mark.slow)
+        for codec in ("raw", "h264")
+        for name in ("labels", *PLANNED)
+    ],
 )
 def test_repaired_damage_is_found(home: Path, tmp_path: Path, codec: str, name: str) -> None:
     out = tmp_path / "out"
