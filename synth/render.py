@@ -27,7 +27,7 @@ from .shards import TarWriter, dump_json, shard_path, write_index
 from .tree import clips_of, describe_sample, evaluate_frames
 
 VIEWS_BUDGET = 192 * 2**20  # bytes of views held while their rows wait
-PACKAGES = ("av", "decord", "numpy", "opencv-python-headless", "simplejpeg")
+PACKAGES = ("av", "decord", "numpy", "opencv-python-headless", "pyarrow", "simplejpeg")
 
 
 @dataclass(frozen=True)

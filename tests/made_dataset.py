@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from made_videos import encode, stamped_frames
 
-from manifests import SourceVideo, probe_video, write_sources
+from manifests import SourceVideo, file_sizes, probe_video, read_many, to_path, write_sources
 from synth import render_plan, write_plan
 from synth.render_page import PAGE_NAME
 
@@ -61,9 +61,11 @@ def write_recipe(folder: Path, text: str = RECIPE) -> Path:
     return path
 
 
-def digests(out: Path) -> dict[str, bytes]:
+def digests(out: Path | str) -> dict[str, bytes | None]:
     """Return all files of a folder by name, less the page of the run: it says when that was."""
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.name != PAGE_NAME}
+    folder = to_path(out)
+    names = [name for name in file_sizes(folder, "", "") if name != PAGE_NAME]
+    return dict(zip(names, read_many([folder / name for name in names]), strict=True))
 
 
 def render_many_shards(folder: Path, changes: str) -> Path:

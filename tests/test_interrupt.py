@@ -36,7 +36,7 @@ def interrupt(dataset: Path, out: Path, workers: int, number: signal.Signals) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("workers", "number"), [(0, signal.SIGINT), (0, signal.SIGTERM), (2, signal.SIGINT)]
+    ("workers", "number"), [(0, signal.SIGINT), (0, signal.SIGTERM), (2, signal.SIGTERM)]
 )
 def test_what_is_begun_is_finished(
     dataset: Path, tmp_path: Path, workers: int, number: signal.Signals
