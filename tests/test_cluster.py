@@ -93,7 +93,7 @@ def num_done(out: Path) -> int:
 def free_ports() -> int:
     """Return the first of three ports in a row that nobody listens on, as the sbatch file has."""
     while True:
-        first = 20_000 + 2 * secrets.randbelow(6_000)
+        first = 20_000 + 3 * secrets.randbelow(4_000)
         with ExitStack() as stack:
             try:
                 for port in range(first, first + 3):
@@ -153,7 +153,7 @@ def slurm(tmp_path: Path, session: Path, environment: dict[str, str]) -> dict[st
         "FAKE_LOG": str(tmp_path / "called"),
         "TMPDIR": str(session),
         "SLURMD_NODENAME": "localhost",
-        "SLURM_JOB_ID": str((free_ports() - 20_000) // 2),
+        "SLURM_JOB_ID": str((free_ports() - 20_000) // 3),
         "SLURM_JOB_NUM_NODES": "2",
         "SLURM_CPUS_PER_TASK": "1",
         "SLURM_MEM_PER_NODE": "4000",
