@@ -83,7 +83,7 @@ def torchrun(count: int, *arguments: str, restarts: int = 0) -> subprocess.Popen
     )
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 200) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -179,7 +179,7 @@ def test_an_interrupted_run_goes_on_with_other_numbers_of_workers(
     driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_until(lambda: driver.poll() is not None or losses_so_far(run) >= 3)
     os.killpg(driver.pid, signal.SIGINT)
-    _, stderr = driver.communicate(timeout=120)
+    _, stderr = driver.communicate(timeout=200)
     assert driver.returncode == 1, stderr
     lines = stderr.splitlines()
     assert lines[-1].startswith("interrupted: go on with `train ")
@@ -192,7 +192,7 @@ def test_an_interrupted_run_goes_on_with_other_numbers_of_workers(
     recipe, shards = folder / "recipe.toml", folder / "shards"
     assert train_model(recipe, shards, run, resume=True, device="cpu").finished
     check_equal(run, folder / "one")
-    _, stderr = four.communicate(timeout=120)
+    _, stderr = four.communicate(timeout=200)
     assert four.returncode == 0, stderr
     check_equal(tmp_path / "four", folder / "one")
 
@@ -242,7 +242,7 @@ def test_two_processes_fill_the_queue_of_one(tmp_path: Path) -> None:
     recipe = recipe.rename(tmp_path / "recipe.toml")
     agent = torchrun(2, *words(tmp_path, tmp_path / "two"))
     train_model(recipe, tmp_path / "shards", tmp_path / "one", device="cpu")
-    _, stderr = agent.communicate(timeout=120)
+    _, stderr = agent.communicate(timeout=200)
     assert agent.returncode == 0, stderr
     one, two = (read_resume(tmp_path / name) for name in ("one", "two"))
     assert one is not None
@@ -260,7 +260,7 @@ def test_torchrun_restarts_and_rank_0_alone_reports(folder: Path, tmp_path: Path
     agent = torchrun(2, *words(folder, run, "--json"), restarts=1)
     wait_until(lambda: agent.poll() is not None or losses_so_far(run) >= 8)
     os.kill(below(agent.pid, b"cli.train")[-1], signal.SIGKILL)
-    stdout, stderr = agent.communicate(timeout=120)
+    stdout, stderr = agent.communicate(timeout=200)
     assert agent.returncode == 0, stderr
     report = json.loads(stdout)
     assert (report["finished"], report["rank"]) == (True, 0)
@@ -273,7 +273,7 @@ def test_sigterm_ends_torchrun_with_a_checkpoint(folder: Path, tmp_path: Path) -
     agent = torchrun(2, *words(folder, run))
     wait_until(lambda: agent.poll() is not None or losses_so_far(run) >= 2)
     agent.terminate()
-    _, stderr = agent.communicate(timeout=120)
+    _, stderr = agent.communicate(timeout=200)
     assert agent.returncode != 0
     assert stderr.count("interrupted: go on with `train ") == 1, stderr
     state = read_resume(run)
@@ -293,7 +293,7 @@ def test_wrong_use_of_torchrun_is_one_sentence(
     folder: Path, tmp_path: Path, count: int, more: tuple[str, ...], sentence: str
 ) -> None:
     agent = torchrun(count, *words(folder, tmp_path / "run", *more))
-    stdout, stderr = agent.communicate(timeout=120)
+    stdout, stderr = agent.communicate(timeout=200)
     assert agent.returncode != 0
     assert stdout == ""
     assert [line for line in stderr.splitlines() if line.startswith("Error: ")] == [
