@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import ray
@@ -99,6 +100,10 @@ def dispatch(
     if workers == 0:
         yield from (Ended(task, _attempt_here(task)) for task in tasks)
         return
+    first = next(tasks, None)
+    if first is None:
+        return  # nothing is missing: Ray need not be started
+    tasks = chain([first], tasks)
     with ray_cluster(workers, address):
         slots = _count_slots(limits)
         window = min(slots, workers) if address and workers else slots * IN_FLIGHT_PER_WORKER
