@@ -169,7 +169,8 @@ def test_slurm(dataset: Path, tmp_path: Path, session: Path, slurm: dict[str, st
         wait_until(lambda: num_done(out) >= 3 or job.poll() is not None, log)
         assert job.poll() is None, log.read_text()
         os.kill(job.pid, signal.SIGTERM)  # of the batch shell alone, as `--signal=B:` has it
-        assert job.wait(timeout=60) != 0, log.read_text()
+        assert job.wait(timeout=60) == 1, log.read_text()
+    assert "interrupted: what was begun is finished" in log.read_text()
     assert 3 <= num_done(out) < 60
     asked = (tmp_path / "called.scontrol").read_text().split()
     assert asked == ["requeue", slurm["SLURM_JOB_ID"]]
