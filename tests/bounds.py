@@ -1,6 +1,5 @@
 """Measure what a block takes of memory at its peak, and stop one that takes far too much."""
 
-import gc
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ def memory_bound(most: int = GIB) -> Iterator[None]:
 
     The refusal keeps the machine alive where the bound does not hold.
     """
-    gc.collect()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
     before, limits = status_bytes("VmRSS"), resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (status_bytes("VmSize") + most + 2 * GIB, limits[1]))

@@ -1,0 +1,23 @@
+"""The profile of `make fuzz`, and what it prints at its end."""
+
+import pytest
+from hypothesis import HealthCheck, settings
+from sandbox import COUNTS
+
+settings.register_profile(
+    "fuzz", max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print, for every target, how many files were read and how many refused."""
+    if settings().max_examples < 1000 or not COUNTS:
+        return
+    terminalreporter.section("files made to harm")
+    width = max(map(len, COUNTS))
+    terminalreporter.write_line(f"{'':{width}}  {'tried':>8} {'refused':>8} {'read':>8}")
+    for name, count in sorted(COUNTS.items()):
+        row = f"{count.total():8,} {count['refused']:8,} {count['read']:8,}"
+        terminalreporter.write_line(f"{name:{width}}  {row}")
+    total = sum(count.total() for count in COUNTS.values())
+    terminalreporter.write_line(f"{'together':{width}}  {total:8,}")
