@@ -41,12 +41,17 @@ def run_in_folder(main: Callable[[Path], None]) -> None:
             main(Path(temporary))
 
 
-def make_clip(path: Path, number: int, seconds: float = 10.0) -> None:
-    """Write one clip of moving shapes under film grain, with the encoder's default keyframes."""
+def make_clip(path: Path, number: int, seconds: float = 10.0, size: str = "340x256") -> None:
+    """Write one clip of moving shapes under film grain, with the encoder's default keyframes.
+
+    Larger sizes show the same scene enlarged: no camera draws edges as sharp as the generator's.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     source = ffmpeg.input(
         f"testsrc2=size=340x256:rate=30:duration={seconds}", format="lavfi"
     ).filter("hue", h=37 * number % 360)
+    if size != "340x256":
+        source = source.filter("scale", size=size)
     source = source.filter("noise", alls=6, allf="t", all_seed=number)
     out = source.output(
         str(path), vcodec="libx264", preset="veryfast", crf=25, pix_fmt="yuv420p", threads=1
