@@ -17,6 +17,7 @@ from .loop import train_model
 from .objectives import OBJECTIVES, Objective, average_precision, mean_average_precision
 from .recipe import TrainRecipe, read_train_recipe
 from .records import TrainReport
+from .shard_cache import ShardCache
 
 __all__ = [
     "BACKBONES",
@@ -26,6 +27,7 @@ __all__ = [
     "Batch",
     "Objective",
     "SampleTable",
+    "ShardCache",
     "TrainRecipe",
     "TrainReport",
     "TrainedModel",
