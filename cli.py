@@ -249,7 +249,9 @@ def plan(
 @click.argument("out", type=PLACE)
 @click.option("--sources", type=PLACE, help="Sources table, for a plan that does not name it.")
 @click.option("--codec", default="filmstrip", show_default=True, help="filmstrip, h264 or raw.")
-@click.option("--workers", type=int, help="Processes (default: all cores; 0: here, without Ray).")
+@click.option(
+    "--workers", type=int, help="Most shards at a time (default: all cores; 0: here, without Ray)."
+)
 @click.option("--address", help="Join a running Ray cluster, for example 'auto'.")
 @click.option("--dry-run", is_flag=True, help="Check everything and count; render nothing.")
 @click.option(

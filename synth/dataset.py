@@ -137,6 +137,9 @@ def read_dataset(out: AnyPath | str) -> ShardDataset:
         )
     _check_dataset(record, out / "dataset.json")
     shards = tuple(_read_shards(out, record["shards"], record["plan_digest"]))
+    for shard, sha256 in zip(shards, record["shard_digests"], strict=True):
+        if shard.sha256 != sha256:
+            raise ShardError(f"shard {shard.path} is another than dataset.json names")
     digest = hashlib.sha256("".join(record["shard_digests"]).encode()).hexdigest()
     return ShardDataset(out, tuple(record["classes"]), shards, digest)
 

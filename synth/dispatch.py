@@ -105,10 +105,10 @@ def dispatch(
         return  # nothing is missing: Ray need not be started
     tasks = chain([first], tasks)
     with ray_cluster(workers, address):
-        slots = _count_slots(limits)
-        window = min(slots, workers) if address and workers else slots * IN_FLIGHT_PER_WORKER
+        _check_slots(limits)
         log.export(RenderMetrics())
-        yield from _dispatch_on_ray(tasks, limits, window, log)
+        most = workers if address else None
+        yield from _dispatch_on_ray(tasks, limits, most, log)
 
 
 def _attempt_here(task: ShardTask) -> Outcome:
@@ -122,27 +122,35 @@ def _attempt_here(task: ShardTask) -> Outcome:
 
 
 def _count_slots(limits: Limits) -> int:
-    """Return how many tasks the nodes can run at a time; UsageError if none."""
+    """Return how many tasks the nodes can run at a time."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     memory = limits.memory_bytes
-    slots = [min(node.get("CPU", 0), node.get("memory", 0) // memory) for node in nodes]
-    if sum(slots) < 1:
-        largest = max((node.get("memory", 0) for node in nodes), default=0)
+    return int(sum(min(node.get("CPU", 0), node.get("memory", 0) // memory) for node in nodes))
+
+
+def _check_slots(limits: Limits) -> None:
+    """Raise UsageError if no node can run a task."""
+    if _count_slots(limits) < 1:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        most = max((node.get("memory", 0) for node in nodes if node.get("CPU", 0) >= 1), default=0)
         raise UsageError(
-            f"a worker was promised {memory / 2**30:g} GB, but the largest node has "
-            f"{largest / 2**30:.1f} GB and a CPU to give: lower --memory-gb"
+            f"a worker needs a CPU and {limits.memory_bytes / 2**30:g} GB, but the largest node "
+            f"with a CPU has {most / 2**30:.1f} GB: lower --memory-gb, or add nodes"
         )
-    return int(sum(slots))
 
 
 def _dispatch_on_ray(
-    tasks: Iterator[ShardTask], limits: Limits, window: int, log: RenderLog
+    tasks: Iterator[ShardTask], limits: Limits, most: int | None, log: RenderLog
 ) -> Iterator[Ended | None]:
     remote = ray.remote(num_cpus=1, memory=limits.memory_bytes, max_retries=0)(attempt_shard)
     running: dict[Any, Attempt] = {}
     again: deque[Attempt] = deque()
     alone: deque[Attempt] = deque()
+    window, looked = 0, -LOOK_SECONDS
     while True:
+        if time.monotonic() - looked >= LOOK_SECONDS:  # nodes come and go
+            looked, slots = time.monotonic(), max(_count_slots(limits), 1)
+            window = min(slots, most) if most else slots * IN_FLIGHT_PER_WORKER
         while len(running) < window:
             attempt = again.popleft() if again else next(map(Attempt, tasks), None)
             if attempt is None:

@@ -50,7 +50,8 @@ class RenderReport:
     Attributes:
         planned, rendered, rejected: Samples of the whole plan, over all runs.
         reasons: Rejected samples by reason.
-        num_shards, done_before: Shards of the plan; those that were finished before this run.
+        num_shards, num_done: Shards of the plan, and those of them that are finished.
+        done_before: Shards that were finished before this run.
         failed: Reason by shard number for shards that could not be made.
         taken_back, unchanged: Finished shards with the rejections to try again: those whose source
             files changed, and those whose did not.
@@ -63,6 +64,7 @@ class RenderReport:
     rejected: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     num_shards: int = 0
+    num_done: int = 0
     done_before: int = 0
     failed: dict[int, str] = field(default_factory=dict)
     taken_back: int = 0
@@ -73,10 +75,12 @@ class RenderReport:
     @property
     def is_complete(self) -> bool:
         """Whether every shard of the plan is done."""
-        return not (self.failed or self.is_dry_run or self.is_interrupted)
+        is_cut_short = self.failed or self.is_dry_run or self.is_interrupted
+        return not is_cut_short and self.num_done >= self.num_shards
 
     def count(self, log: RenderLog) -> None:
-        """Take over the samples that are done."""
+        """Take over what is done."""
+        self.num_done = log.found_shards + log.done_shards
         self.rendered, self.rejected = log.rendered, log.rejected
         self.reasons = log.reasons.copy()
 

@@ -209,19 +209,6 @@ def parse_record(content: bytes, path: AnyPath) -> dict[str, Any]:
     return record
 
 
-def read_done(out: Path | str, shard: int) -> dict[str, Any] | None:
-    """Return the done record of a shard, or None unless its tar and index stand as it says.
-
-    Raises:
-        ShardError: The record is not a JSON object.
-    """
-    record = read_record(shard_path(out, shard, "json"))
-    tar = shard_path(out, shard)
-    if record is None or not tar.is_file() or not shard_path(out, shard, "parquet").is_file():
-        return None
-    return record if tar.stat().st_size == record.get("bytes") else None
-
-
 def done_records(out: AnyPath) -> Iterator[tuple[int, dict[str, Any], bool]]:
     """Yield number and done record of every shard, and whether tar and index stand as it says.
 

@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
-from made_dataset import RECIPE, make_sources, write_recipe
+from made_dataset import RECIPE, digests, make_sources, write_recipe
 
 import cli
+from manifests import write_atomic
 from manifests.recipe_tables import SECTIONS
 from manifests.tables import write_segments
+from synth import write_plan
 from synth.recipe import read_recipe
 from train import read_train_recipe
 
@@ -212,13 +214,45 @@ def test_annotated_plans_take_segments_from_beside_the_sources_or_as_told(
     assert "2 videos are too short or cannot be read, more than --max-rejected" in result.stderr
 
 
-@pytest.mark.parametrize("words", [("plan", "r.toml", "s.parquet", "-o"), ("render", "plan")])
+@pytest.mark.parametrize("words", [("demo",), ("preview", "shards", "-o")])
 def test_a_url_does_not_become_a_local_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert "local path" in complaint(run(cli.synth, *words, "s3://bucket/out"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_everything_in_a_bucket(made: Path, tmp_path: Path, bucket: str) -> None:
+    """Videos, table, plan and shards are objects; the bytes are those of local files."""
+    for path in made.glob("*/*.mp4"):
+        write_atomic(f"{bucket}/data/{path.parent.name}/{path.name}", path.read_bytes())
+    write_atomic(f"{bucket}/data/sources.parquet", (made / "sources.parquet").read_bytes())
+    recipe = write_recipe(tmp_path)
+    sources, plan, out = f"{bucket}/data/sources.parquet", f"{bucket}/plan", f"{bucket}/out"
+    assert run(cli.synth, "plan", recipe, sources, "-o", plan).exit_code == 0
+    local = tmp_path / "plan"
+    assert run(cli.synth, "plan", recipe, made / "sources.parquet", "-o", local).exit_code == 0
+    for words in (
+        ("render", plan, out, "--workers", 0),
+        ("render", local, tmp_path / "out", "--workers", 0),
+        ("render", plan, out),  # nothing is left to do
+        ("status", out, "--plan", plan),
+        ("verify", out, "--plan", plan, "--deep", "--workers", 0),
+        ("preview", out, "-o", tmp_path / "preview.html"),
+    ):
+        assert run(cli.synth, *words).exit_code == 0, words
+    ours, theirs = digests(out), digests(tmp_path / "out")
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name] == theirs[name] for name in ours if name.endswith((".tar", ".parquet")))
+
+
+def test_a_bucket_that_is_not_there(made: Path, tmp_path: Path, bucket: str) -> None:
+    write_plan(write_recipe(tmp_path), made / "sources.parquet", tmp_path / "plan")
+    result = run(cli.synth, "render", tmp_path / "plan", f"{bucket}-not/out", "--workers", 0)
+    assert result.exit_code == 2
+    assert "bucket" in complaint(result)
 
 
 def test_tables_that_cannot_be_planned(made: Path, tmp_path: Path) -> None:

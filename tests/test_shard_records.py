@@ -97,6 +97,17 @@ def test_done_record_without_a_sha256_is_a_shard_error(tmp_path: Path, sha256: o
         read_dataset(out)
 
 
+def test_shards_that_changed_places_are_a_shard_error(tmp_path: Path) -> None:
+    out = write_moving_shards(tmp_path / "out", 4, samples_per_shard=2)
+    for suffix in ("tar", "parquet", "json"):
+        first, second = (shard_path(out, shard, suffix) for shard in (0, 1))
+        first.rename(out / "other")
+        second.rename(first)
+        (out / "other").rename(second)
+    with pytest.raises(ShardError, match="is another than dataset.json names"):
+        read_dataset(out)
+
+
 def test_index_that_is_no_parquet_is_a_shard_error(tmp_path: Path) -> None:
     out = write_moving_shards(tmp_path / "out", 1)
     shard_path(out, 0, "parquet").write_bytes(b"PAR1 or so")
