@@ -140,7 +140,7 @@ def _check_source(video: SourceVideo, last_index: int) -> None:
         return  # PyAV reads these, and its packet scan knows their size
     try:
         num_bytes = os.stat(video.path).st_size
-    except OSError as err:
+    except (OSError, ValueError) as err:  # ValueError: a NUL in the name
         raise VideoError(video.path, f"cannot be opened ({first_line(err)})") from err
     if num_bytes != video.num_bytes:
         raise VideoError(

@@ -318,6 +318,11 @@ def test_a_playlist_cannot_make_a_decoder_call_anybody(visits: list[bytes], tmp_
     assert len(visits) == 1
 
 
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(VideoError, match="cannot be opened"):
+        read_frames(claimed("a\0b", 0), np.arange(4))
+
+
 def test_abandoned_reading_leaves_nothing_open(made_videos: MadeVideos) -> None:
     before = _open_files()
     for decoder in ("decord", "pyav"):

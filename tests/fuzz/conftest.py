@@ -2,7 +2,7 @@
 
 import pytest
 from hypothesis import HealthCheck, settings
-from sandbox import COUNTS
+from sandbox import COUNTS, is_long
 
 settings.register_profile(
     "fuzz", max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck)
@@ -11,7 +11,7 @@ settings.register_profile(
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print, for every target, how many files were read and how many refused."""
-    if settings().max_examples < 1000 or not COUNTS:
+    if not is_long() or not COUNTS:
         return
     terminalreporter.section("files made to harm")
     width = max(map(len, COUNTS))
