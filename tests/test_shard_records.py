@@ -104,7 +104,7 @@ def test_shards_that_changed_places_are_a_shard_error(tmp_path: Path) -> None:
         first.rename(out / "other")
         second.rename(first)
         (out / "other").rename(second)
-    with pytest.raises(ShardError, match="is another than dataset.json names"):
+    with pytest.raises(ShardError, match=r"is another than dataset\.json names"):
         read_dataset(out)
 
 
