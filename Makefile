@@ -5,7 +5,7 @@ BIN := .venv/bin
 DEMO ?= demo
 TORCH := torch==2.13.0
 
-.PHONY: demo test quick kills lint bench clean
+.PHONY: demo test quick fuzz kills lint bench clean
 
 demo: .venv/ready
 	$(BIN)/synth demo $(DEMO)
@@ -15,6 +15,10 @@ test: .venv/ready
 
 quick: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" --hypothesis-profile=quick -n 2 --dist loadfile
+
+# Reads files made to harm, for a few minutes, and prints how many of each kind.
+fuzz: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/fuzz --hypothesis-profile=fuzz
 
 # Kills workers, decoders, nodes and drivers at random, SEEDS times each, and prints what it counted.
 SEEDS ?= 5
