@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from bounds import memory_bound
 from made_plans import made_plan, made_sources, made_video, rows_on_disk
 
 from manifests import SeamlineError, SourceVideo, UsageError
@@ -96,13 +97,25 @@ def test_shards_run_across_the_batches_that_are_read(tmp_path: Path) -> None:
     assert [key for _, rows in read for key in rows["sample_key"].to_pylist()] == keys.to_pylist()
     batches = list(read_plan(tmp_path).batches())
     assert pa.concat_tables(batches).equals(pa.concat_tables([rows for _, rows in read]))
-    assert max(map(len, batches)) <= ROW_GROUP_ROWS
+    assert [len(set(batch["shard"].to_pylist())) for batch in batches] == [2, 2, 1]
 
 
 def test_a_shard_takes_along_only_its_own_rows(tmp_path: Path) -> None:
     plan = foreign_plan(tmp_path, keyed([0] * 2000 + [1]))
     sizes = [rows.get_total_buffer_size() for _, rows in plan.shards()]
     assert sizes[1] < sizes[0] / 100
+
+
+@pytest.mark.parametrize("change", [{"tree": "x" * 10**6}, {"sources": [None] * 10**4}])
+def test_rows_of_one_shard_that_would_fill_the_memory_are_refused(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    rows = [row | change for row in keyed([0] * 150)]
+    path = foreign_plan(tmp_path, rows).path
+    assert path.stat().st_size < 2**20
+    plan = read_plan(tmp_path)
+    with memory_bound(), pytest.raises(UsageError, match="must take at most"):
+        list(plan.shards())
 
 
 def test_plan_out_of_shard_order_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from bounds import memory_bound
 from made_shards import write_moving_shards
 
 from manifests import SeamlineError, ShardError
@@ -112,4 +113,14 @@ def test_index_that_is_no_parquet_is_a_shard_error(tmp_path: Path) -> None:
     out = write_moving_shards(tmp_path / "out", 1)
     shard_path(out, 0, "parquet").write_bytes(b"PAR1 or so")
     with pytest.raises(ShardError, match="index of shard"):
+        read_dataset(out)
+
+
+def test_index_that_would_fill_the_memory_is_a_shard_error(tmp_path: Path) -> None:
+    out = write_moving_shards(tmp_path / "out", 1)
+    path = shard_path(out, 0, "parquet")
+    row = {"key": "k", "status": "rejected", "reason": "r" * 1000, "kind": "clip", "video_ids": []}
+    write_index(path, [row] * 50_000)
+    assert path.stat().st_size < 2**20
+    with memory_bound(2**28), pytest.raises(ShardError, match="must take at most"):
         read_dataset(out)

@@ -185,6 +185,7 @@ def test_a_folder_that_looks_like_a_partition_adds_no_column(tmp_path: Path) -> 
     [
         ({"drop": ("codec",)}, "column 'codec' is missing"),
         ({"num_frames": ["many", "few"]}, "column 'num_frames' must be int64, got string"),
+        ({"path": [b"\xff", b"x"]}, "column 'path' must be string, got binary"),
         ({"video_id": ["a", "a"]}, "video_id must be unique"),
         ({"path": ["x", None]}, "column 'path' must have a value in every row"),
         ({"label_id": [0, 2]}, "label_id must be the position of one of the 2 classes, got 2"),
@@ -192,6 +193,7 @@ def test_a_folder_that_looks_like_a_partition_adds_no_column(tmp_path: Path) -> 
         ({"metadata": {}}, "must have the class list as JSON under 'classes'"),
         ({"metadata": {"classes": "run, swim"}}, "must have the class list as JSON"),
         ({"metadata": {"classes": json.dumps({"run": 0})}}, "must have the class list as JSON"),
+        ({"metadata": {"classes": "[" * 100_000}}, "must have the class list as JSON"),
     ],
 )
 def test_a_table_of_another_shape_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
