@@ -182,7 +182,7 @@ def _write_rows(
     """Stream the rows of `shards` into `path`, add up `counts`, return the file's sha256."""
     kinds: Counter[str] = Counter()
     boundaries: Counter[str] = Counter()
-    num_shards = decodes = 0
+    num_shards = decodes = num_waiting = 0
     waiting: list[pa.Table] = []
     with atomic_writer(path) as file:
         with pq.ParquetWriter(file, PLAN_SCHEMA, compression="zstd") as writer:
@@ -194,9 +194,10 @@ def _write_rows(
                 num_shards += 1
                 decodes += planned.num_decodes
                 waiting.append(_to_table(planned.rows))
-                if sum(map(len, waiting)) >= ROW_GROUP_ROWS:
+                num_waiting += len(planned.rows)
+                if num_waiting >= ROW_GROUP_ROWS:
                     writer.write_table(pa.concat_tables(waiting).combine_chunks())
-                    waiting = []
+                    waiting, num_waiting = [], 0
                 progress.advance(len(planned.rows))
             writer.write_table(pa.concat_tables([_to_table([]), *waiting]).combine_chunks())
         file.flush()
@@ -238,12 +239,17 @@ class Plan:
     num_samples: int
 
     def batches(self) -> Iterator[pa.Table]:
-        """Yield the rows in order, a few thousand at a time whatever their shards.
-
-        Raises:
-            UsageError: Rows that lack a value or have one too large.
-        """
-        return map(self._check, _read_batches(self.path, PLAN_SCHEMA))
+        """Yield the rows of several whole shards at a time; raises as `shards` does."""
+        waiting: list[pa.Table] = []
+        num_waiting = 0
+        for _, rows in self.shards():
+            waiting.append(rows)
+            num_waiting += len(rows)
+            if num_waiting >= ROW_GROUP_ROWS:
+                yield pa.concat_tables(waiting)
+                waiting, num_waiting = [], 0
+        if waiting:
+            yield pa.concat_tables(waiting)
 
     def shards(self) -> Iterator[tuple[int, pa.Table]]:
         """Yield each shard's number and rows, in order, holding only a few row groups.
@@ -253,7 +259,7 @@ class Plan:
         """
         waiting: list[pa.Table] = []
         current = -1
-        for table in self.batches():
+        for table in map(self._check, _read_batches(self.path, PLAN_SCHEMA)):
             numbers = table["shard"].to_numpy()
             starts = np.flatnonzero(np.diff(numbers, prepend=numbers[:1] - 1))
             for start, stop in zip(starts, [*starts[1:], len(numbers)], strict=True):
