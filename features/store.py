@@ -296,13 +296,13 @@ def read_attributes(path: Path) -> dict[str, Any]:
 def _read_index(path: Path, num_rows: int) -> pa.Table:
     """Return the index; its videos lie within the `num_rows` rows of the arrays."""
     try:
-        file = open_table(path / "index.parquet")
+        file = open_table(pa.BufferReader((path / "index.parquet").read_bytes()))
         if file.schema_arrow.names != INDEX_SCHEMA.names:
             raise StoreError(
                 f"the index of the store {str(path)!r} has other columns: {file.schema_arrow.names}"
             )
         index = read_table(file, INDEX_SCHEMA)
-    except ValueError as err:
+    except (OSError, ValueError) as err:
         raise StoreError(f"the index of the store {str(path)!r} is damaged: {err}") from err
     first, number = index["row_start"], index["num_snippets"]
     needed = ("video_id", "row_start", "num_snippets", "status")

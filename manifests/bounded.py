@@ -1,23 +1,23 @@
 """Read JSON and Parquet that anybody may have written, within a bound on what they take.
 
 A few hundred bytes of Parquet can stand for gigabytes: a page of zeros, or one long text a billion
-times. So a file's own account of its size is checked before anything is read, texts are read as
+times. So the sizes of the pages are added up before one is unpacked, texts are read as
 dictionaries, in which a text stands once, and what they take is counted before they are spelt out.
 """
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .parquet_pages import row_group_bytes
+
 LARGEST_JSON = 2**25  # bytes; Python's objects take up to 30 times as much
 LARGEST_TABLE = 2**30  # bytes of a whole table
 LARGEST_GROUP = 2**29  # bytes of a row group, also of a table that is read in a stream
-BYTES_PER_VALUE = 8  # what a value takes at most, beside a text's characters
 BATCH_ROWS = 16_384
 
 
@@ -31,14 +31,22 @@ def read_json(content: bytes | str) -> Any:
         raise ValueError("JSON is nested too deep") from err
 
 
-def open_table(source: Path | str | BinaryIO | pa.NativeFile) -> pq.ParquetFile:
-    """Open a Parquet file so that its texts are read as dictionaries; ValueError if it is none."""
+def open_table(source: BinaryIO | pa.NativeFile) -> pq.ParquetFile:
+    """Open a Parquet file so that its texts are read as dictionaries.
+
+    Raises:
+        ValueError: It is no Parquet file, or a row group takes more than `LARGEST_GROUP` bytes.
+    """
     try:
+        for size in row_group_bytes(source):
+            if size > LARGEST_GROUP:
+                raise ValueError(f"a row group must take at most {LARGEST_GROUP} bytes, not {size}")
+        source.seek(0)
         plain = pq.ParquetFile(source)
         columns = [plain.schema.column(i) for i in range(len(plain.schema))]
         texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
         return pq.ParquetFile(source, metadata=plain.metadata, read_dictionary=texts)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
+    except (pa.ArrowException, OSError, ValueError) as err:
         raise ValueError(f"not a Parquet table: {err}") from err
 
 
@@ -66,7 +74,6 @@ def read_batches(file: pq.ParquetFile, schema: pa.Schema) -> Iterator[pa.Table]:
         ValueError: As `read_table`; the bound, `LARGEST_GROUP`, is that of a row group.
     """
     for group in range(file.num_row_groups):
-        _check_bytes(file, group)
         batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=schema.names)
         while (batch := _next(batches)) is not None:
             yield conform(pa.Table.from_batches([batch]), schema)
@@ -103,15 +110,6 @@ def _next(batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
         return next(batches, None)
     except (pa.ArrowException, OSError) as err:
         raise ValueError(f"not a Parquet table: {err}") from err
-
-
-def _check_bytes(file: pq.ParquetFile, number: int) -> None:
-    group, size = file.metadata.row_group(number), 0
-    for column in map(group.column, range(group.num_columns)):
-        values = max(column.num_values, group.num_rows)
-        size += max(column.total_uncompressed_size, 0) + values * BYTES_PER_VALUE
-    if size > LARGEST_GROUP:
-        raise ValueError(f"a row group must take at most {LARGEST_GROUP} bytes, one says {size}")
 
 
 def _spelt_bytes(array: pa.Array) -> int:

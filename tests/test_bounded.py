@@ -2,6 +2,7 @@
 
 import io
 import json
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from manifests import SeamlineError, UsageError, open_table, read_json, read_table
 from manifests.bounded import LARGEST_JSON, read_batches
+from manifests.parquet_pages import row_group_bytes
 
 TEXTS = pa.schema([("text", pa.string()), ("texts", pa.list_(pa.string()))])
 
@@ -74,6 +76,85 @@ def test_bombs_are_refused_and_take_little(name: str) -> None:
     schema = pa.schema([TEXTS.field(table.column_names[0])])
     with memory_bound(GIB // 4), pytest.raises(ValueError, match="must take at most"):
         read_table(open_table(file), schema)
+
+
+def test_a_footer_that_lies_about_its_pages_is_not_believed() -> None:
+    table = pa.table({"text": pa.array(["\0" * 2**20] * 520)})
+    options = {"use_dictionary": False, "write_statistics": False, "data_page_size": 2**30}
+    file = parquet(table, row_group_size=len(table), **options)
+    said = pq.ParquetFile(file).metadata.row_group(0).total_byte_size
+    number, small = zigzag(said), b"\xe8\x87" + b"\x80" * (len(zigzag(said)) - 3) + b"\x00"
+    content = file.getvalue()
+    assert content.count(number) >= 2  # of the row group, and of its column
+    lying = content.replace(number, small)
+    assert pq.ParquetFile(io.BytesIO(lying)).metadata.row_group(0).total_byte_size == 500
+    del table
+    with memory_bound(GIB // 4), pytest.raises(ValueError, match="must take at most"):
+        open_table(io.BytesIO(lying))
+
+
+def zigzag(number: int) -> bytes:
+    """Return a positive number as Thrift's compact protocol writes it."""
+    number, made = number * 2, b""
+    while number >= 128:
+        number, made = number >> 7, made + bytes([number & 127 | 128])
+    return made + bytes([number])
+
+
+def test_a_list_of_a_billion_values_that_take_no_bytes_is_refused() -> None:
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(10**8, np.int32)), ["x"])
+    file = parquet(pa.table({"texts": pa.ListArray.from_arrays([0, 10**8], texts)}))
+    assert len(file.getbuffer()) < 100_000
+    with memory_bound(GIB // 4), pytest.raises(ValueError, match="must take at most"):
+        open_table(file)
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.6"])
+@pytest.mark.parametrize("page", ["1.0", "2.0"])
+@pytest.mark.parametrize("codec", ["none", "snappy", "zstd", "gzip"])
+def test_sizes_of_pages_are_those_that_arrow_says(version: str, page: str, codec: str) -> None:
+    rng = np.random.default_rng(3)
+    columns = {
+        "number": rng.integers(0, 9, 5000),
+        "text": [f"{number % 70:030d}" for number in range(5000)],
+        "list": [[float(k) for k in range(number % 4)] for number in range(5000)],
+        "truth": [None if number % 5 == 0 else number % 2 == 0 for number in range(5000)],
+    }
+    file = io.BytesIO()
+    options = {"version": version, "data_page_version": page, "compression": codec}
+    pq.write_table(pa.table(columns), file, row_group_size=2000, data_page_size=4000, **options)
+    metadata = pq.ParquetFile(file).metadata
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    for group, found in zip(groups, row_group_bytes(file), strict=True):
+        chunks = [group.column(number) for number in range(group.num_columns)]
+        values = sum(chunk.num_values for chunk in chunks)
+        assert found >= 8 * values
+        # Arrow counts the headers of the pages too, and this the values of dictionaries
+        assert abs(found - 8 * values - group.total_byte_size) < 0.2 * group.total_byte_size + 2000
+
+
+@pytest.mark.parametrize("flip", [1, 2, 16, 0xFF])
+def test_every_byte_of_a_footer_may_be_wrong(flip: int) -> None:
+    # pyarrow ends the process where Python looks at some of these footers
+    table = pa.Table.from_pylist([{"text": "a", "texts": ["b", None]}] * 2, TEXTS)
+    content = parquet(table).getvalue()
+    for place in range(len(content) - int.from_bytes(content[-8:-4], "little") - 8, len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= flip
+        with suppress(ValueError):
+            read_table(open_table(io.BytesIO(damaged)), TEXTS)
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_damaged_footers_are_a_value_error(drawn: st.DataObject) -> None:
+    table = pa.table({"text": ["a", "b"], "texts": [["c"], []]}, TEXTS)
+    content = bytearray(parquet(table).getvalue())
+    for _ in range(drawn.draw(st.integers(1, 4))):
+        place = drawn.draw(st.integers(1, len(content) - 1))
+        content[-place] = drawn.draw(st.integers(0, 255))
+    with suppress(ValueError):
+        read_table(open_table(io.BytesIO(content)), TEXTS)
 
 
 def test_groups_that_are_small_add_up() -> None:
