@@ -2,11 +2,18 @@
 
 import pytest
 from hypothesis import HealthCheck, settings
+from material import Target, make_targets
 from sandbox import COUNTS, is_long
 
 settings.register_profile(
     "fuzz", max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+@pytest.fixture(scope="session")
+def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
+    """Return a valid file of every kind, and what reads it."""
+    return make_targets(tmp_path_factory.mktemp("fuzz"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -95,7 +95,7 @@ def is_long() -> bool:
     return settings().max_examples >= 1000
 
 
-def fuzzed(share: float = 1.0, few: int = 25) -> settings:
+def fuzzed(share: float = 1.0, few: int = 15) -> settings:
     """Return how often a test draws: `few` times and always the same, or as often as `make fuzz`.
 
     Args:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 from hostile import edit_bytes, edits
 from hypothesis import given
-from material import Target, make_targets
+from material import Target
 from sandbox import attempt, fuzzed, replaced
 
 SLOW = {  # share of the examples; the others take a millisecond or two
@@ -25,11 +25,6 @@ NAMES = (
     *("attributes of a store", "record of an array", "index of a store"),
     *("rows of a store", "times of a store"),
 )
-
-
-@pytest.fixture(scope="module")
-def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
-    return make_targets(tmp_path_factory.mktemp("fuzz"))
 
 
 def test_every_kind_of_file_is_there(targets: dict[str, Target]) -> None:

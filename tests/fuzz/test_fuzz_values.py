@@ -14,7 +14,7 @@ from hostile import edited, numbers, scalars, texts, values
 from hypothesis import given
 from hypothesis import strategies as st
 from made_plans import CLASSES, made_plan, made_video
-from material import Target, make_targets, read_whole_plan
+from material import Target, read_whole_plan
 from sandbox import attempt, fuzzed, replaced
 
 from manifests import SourceVideo, UsageError, read_segments, read_sources
@@ -41,11 +41,6 @@ JSON_FILES = {  # share of the examples
     "attributes of a store": 0.5,
     "record of an array": 0.5,
 }
-
-
-@pytest.fixture(scope="module")
-def targets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Target]:
-    return make_targets(tmp_path_factory.mktemp("values"))
 
 
 def dumped(value: Any) -> bytes:
