@@ -70,10 +70,12 @@ def measure(folder: Path, sources: Path) -> Iterator[Row]:
         ">= 0.95",
         short / long >= 0.95,
     )
-    marks = [state.resident_bytes / 1e6 for state in states if state.samples % SHORT == 0]
+    ends = range(SHORT, states[-1].samples + IN_SHARD, SHORT)
+    reached = [next(state for state in states if state.samples > end - IN_SHARD) for end in ends]
+    marks = [state.resident_bytes / 1e6 for state in reached]
     first, last = marks[0], marks[-1]
     yield Row(
-        f"memory of a worker after {SHORT:,}, {2 * SHORT:,}, ... {states[-1].samples:,} samples",
+        f"memory of a worker after about {SHORT:,}, {2 * SHORT:,}, ... {LONG:,} samples",
         " ".join(f"{mark:,.0f}" for mark in marks) + " MB",
         "",
         first / last,

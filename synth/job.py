@@ -279,8 +279,8 @@ def _check_rows(plan: Plan, table: SourceTable, codec: str) -> int:
     """
     known = frozenset(table.table["video_id"].to_pylist())
     num_shards = 0
-    for _, rows in plan.shards():
-        num_shards += 1
+    for rows in plan.batches():
+        num_shards += len(rows["shard"].unique())
         sources = pc.list_flatten(rows["sources"])
         for video_id in pc.struct_field(sources, "video_id").unique().to_pylist():
             if video_id not in known:
