@@ -83,8 +83,14 @@ class SourceTable:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int) -> SourceVideo:
-        row = self.table.slice(index, 1).to_pylist()[0]
-        return SourceVideo(**(row | {"path": resolve_path(row["path"], self.folder)}))
+        return self.take([index])[0]
+
+    def take(self, indices: Sequence[int]) -> list[SourceVideo]:
+        """Return the videos at these positions."""
+        return [
+            SourceVideo(**(row | {"path": resolve_path(row["path"], self.folder)}))
+            for row in self.table.take(pa.array(indices, pa.int64())).to_pylist()
+        ]
 
     def column(self, name: str) -> np.ndarray:
         """Return one column as an array (nulls as NaN or None)."""
@@ -98,7 +104,7 @@ class SourceTable:
         """
         wanted = pa.array(sorted(set(video_ids)), pa.string())
         rows = np.flatnonzero(pc.is_in(self.table.column("video_id"), value_set=wanted).to_numpy())
-        found = {video.video_id: video for video in (self[int(i)] for i in rows)}
+        found = {video.video_id: video for video in self.take(rows.tolist())}
         for video_id in wanted.to_pylist():
             if video_id not in found:
                 raise UsageError(f"video {video_id!r} of the plan is not in the sources table")

@@ -253,7 +253,7 @@ def _shard_videos(
     rows: pa.Table, table: SourceTable, rows_of: Mapping[str, int]
 ) -> dict[str, SourceVideo]:
     ids = pc.struct_field(pc.list_flatten(rows["sources"]), "video_id").unique().to_pylist()
-    return {video_id: table[rows_of[video_id]] for video_id in ids}
+    return dict(zip(ids, table.take([rows_of[video_id] for video_id in ids]), strict=True))
 
 
 def _check_output(out: AnyPath, codec: str) -> None:
