@@ -10,6 +10,9 @@ from typing import Any, Self
 
 from manifests import SnippetGrid, StoreError
 
+COUNTS = (
+    *("feature_dim", "batch", "snippet_len", "snippet_stride", "height", "width", "short_side"),
+)
 RATE = r"[1-9][0-9]{0,9}(/[1-9][0-9]{0,9})?"  # Fraction would also take "1e999999999", and time
 
 
@@ -68,7 +71,7 @@ class FeatureSpec:
     prediction: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("feature_dim", "batch", "snippet_len", "snippet_stride"):
+        for name in COUNTS:
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value < 2**31:
                 raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
@@ -118,9 +121,11 @@ class FeatureSpec:
                 f"a FeatureSpec must have exactly its own fields, but differs in {odd}"
             )
         try:
-            return cls(**values)
+            spec = cls(**values)
+            assert spec.digest  # JSON has no NaN, and none may be in it
         except (TypeError, ValueError) as err:
             raise StoreError(f"the stored FeatureSpec is impossible: {err}") from err
+        return spec
 
     def differences(self, other: "FeatureSpec") -> dict[str, tuple[Any, Any]]:
         """Return the fields that differ, as `name: (mine, theirs)`; of `prediction` one by one."""

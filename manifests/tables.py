@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -173,7 +174,7 @@ def _write(path: AnyPath | str, table: pa.Table) -> None:
 def _read_file(path: AnyPath | str) -> bytes:
     path = to_path(path)
     try:
-        if isinstance(path, Path) and not path.is_file():  # reading a pipe may never end
+        if isinstance(path, Path) and not os.path.isfile(path):  # reading a pipe may never end
             raise FileNotFoundError(path)
         with at_place(path):
             return path.read_bytes()

@@ -365,7 +365,10 @@ def read_plan_sources(plan: Plan, sources_path: AnyPath | str | None) -> SourceT
             raise UsageError(
                 f"a plan without plan.json needs --sources sources.parquet ({str(plan.path)!r})"
             )
-        sources_path = resolve_path(str(plan.record["sources"]), str(plan.path.parent))
+        named = plan.record["sources"]
+        if not isinstance(named, str):
+            raise UsageError(f"plan.json must name its sources ({str(plan.path.parent)!r})")
+        sources_path = resolve_path(named, str(plan.path.parent))
     table = read_sources(sources_path)
     if plan.record.get("sources_digest", table.digest) != table.digest:
         raise UsageError(

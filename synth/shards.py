@@ -100,7 +100,10 @@ class ShardSample:
 
     def check_classes(self, num_classes: int) -> None:
         """Raise ShardError if a label is none of `num_classes` classes."""
-        for class_id in self.meta.get("class_ids") or ():
+        class_ids = self.meta.get("class_ids") or []
+        if not isinstance(class_ids, list):
+            raise ShardError(f"class_ids of sample {self.key} must be a list, got {class_ids!r}")
+        for class_id in class_ids:
             if type(class_id) is not int or not 0 <= class_id < num_classes:
                 raise ShardError(f"class ids must be whole and below {num_classes}, got {class_id}")
 

@@ -202,6 +202,17 @@ def test_weights_that_lie_about_their_size_take_no_memory(tmp_path: Path, conten
         load_run(tmp_path)
 
 
+@pytest.mark.parametrize("name", [*record(), "weights_sha256"])
+def test_fields_that_are_missing_are_named(tmp_path: Path, name: str) -> None:
+    write_model(tmp_path, tiny(), record())
+    path = tmp_path / "model.json"
+    said = json.loads(path.read_text())
+    del said[name]
+    path.write_text(json.dumps(said))
+    with pytest.raises(CheckpointError, match=f"not a model record, look at {name}"):
+        load_run(tmp_path)
+
+
 class Calls:
     """What a pickle of it does when it is read: write a file."""
 

@@ -158,6 +158,15 @@ def test_json_of_another_plan_is_refused(tmp_path: Path) -> None:
         read_plan(tmp_path / "a" / "PLAN")
 
 
+@pytest.mark.parametrize("named", ["x" * 5000, "a\0b", 5, None, ["s.parquet"], {}, "\ud800"])
+def test_sources_that_no_table_can_be_are_refused(tmp_path: Path, named: Any) -> None:
+    folder = made_plan(tmp_path, 6).path.parent
+    record = json.loads((folder / "plan.json").read_text())
+    (folder / "plan.json").write_text(json.dumps(record | {"sources": named}))
+    with pytest.raises(UsageError, match=r"no such table|must name its sources"):
+        read_plan_sources(read_plan(folder), None)
+
+
 def test_absent_or_unreadable_plans_are_usage_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no plan\.parquet"):
         read_plan(tmp_path)

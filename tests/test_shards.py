@@ -342,3 +342,9 @@ def test_members_that_are_no_pair_are_refused() -> None:
     frames = np.zeros((2, 4, 6, 3), np.uint8)
     with pytest.raises(ShardError, match="differ in size"):
         pair_of(frames, frames[:, :2]).frames()
+
+
+@pytest.mark.parametrize("class_ids", [1, "0", {"0": 1}, [True], [4], [-1], [0.0]])
+def test_class_ids_that_are_no_classes_are_refused(class_ids: Any) -> None:
+    with pytest.raises(ShardError, match="class"):
+        sample_of({**GOOD_META, "class_ids": class_ids}).check_classes(4)

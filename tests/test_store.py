@@ -365,6 +365,8 @@ def test_a_copy_of_the_arrays_records_in_the_group_is_not_believed(tmp_path):
         (("feature_spec", "mean"), ["1e5x"], "impossible"),
         (("feature_spec", "tail"), [], "impossible"),
         (("feature_spec", "versions"), 3, "impossible"),
+        (("feature_spec", "versions"), {"torch": float("nan")}, "impossible"),
+        (("feature_spec", "height"), float("inf"), "impossible: height"),
     ],
 )
 def test_attributes_that_no_store_has_are_refused(tmp_path, keys, value, words):

@@ -156,7 +156,8 @@ def _wrong_field(record: Mapping[str, Any]) -> str | None:
         if type(record.get(name)) is not kind:
             return name
     for name in ("num_outputs", *(name for name in CLIP_FIELDS if name in record)):
-        if type(record[name]) is not int or not 0 <= record[name] < 2**24:
+        value = record.get(name)
+        if type(value) is not int or not 0 <= value < 2**24:
             return name
     if not all(isinstance(name, str) for name in record["classes"]):
         return "classes"
