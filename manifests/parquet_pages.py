@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 MAGIC = b"PAR1"
 BYTES_PER_VALUE = 8  # what a value takes at most, beside a text's characters
 HEADER_BYTES, LONGEST_HEADER = 2**12, 2**24
-DEEPEST = 16  # structures in one another
+DEEPEST = 16  # structures and lists in one another
 # Types of the compact protocol.
 TRUE, FALSE, BYTE, DOUBLE, BINARY, LIST, SET, MAP, STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
 INTEGERS = (4, 5, 6)
@@ -90,8 +90,6 @@ class _Thrift:
 
     def structure(self, depth: int = 0) -> Fields:
         """Return the fields of a structure by their numbers."""
-        if depth > DEEPEST:
-            raise ValueError("its structures are nested too deep")
         fields: dict[int, Any] = {}
         number = 0
         while head := self._byte():
@@ -101,6 +99,8 @@ class _Thrift:
         return fields
 
     def _value(self, kind: int, depth: int) -> Any:
+        if depth > DEEPEST:
+            raise ValueError("its structures are nested too deep")
         if kind in (TRUE, FALSE):
             return kind == TRUE
         if kind == BYTE:

@@ -31,7 +31,9 @@ def read_recipe_table(path: Path | str, section: str) -> dict[str, Any]:
         raise UsageError(f"no such recipe: {str(path)!r}{_say_nearest(path)}") from err
     except UnicodeDecodeError as err:
         raise UsageError(f"a recipe must be a text file, got {str(path)!r}") from err
-    except (tomllib.TOMLDecodeError, OSError) as err:
+    except RecursionError as err:
+        raise UsageError(f"the recipe is nested too deep ({str(path)!r})") from err
+    except (ValueError, OSError) as err:  # ValueError: not TOML, or a number of 5,000 digits
         raise UsageError(f"the recipe is not valid TOML: {err} ({str(path)!r})") from err
     for name in tables:
         if name not in SECTIONS:

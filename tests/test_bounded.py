@@ -157,6 +157,13 @@ def test_damaged_footers_are_a_value_error(drawn: st.DataObject) -> None:
         read_table(open_table(io.BytesIO(content)), TEXTS)
 
 
+@pytest.mark.parametrize("nested", [b"\x19" * 5000, b"\x1c" * 5000, b"\x1b\x01\x99" * 5000])
+def test_a_footer_nested_too_deep_is_refused(nested: bytes) -> None:
+    content = b"PAR1" + nested + len(nested).to_bytes(4, "little") + b"PAR1"
+    with pytest.raises(ValueError, match="nested too deep"):
+        open_table(io.BytesIO(content))
+
+
 def test_groups_that_are_small_add_up() -> None:
     table = pa.table({"text": pa.nulls(4 * 10**6, pa.string())})
     file = parquet(table, row_group_size=2**15)

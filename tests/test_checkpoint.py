@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +230,12 @@ def test_a_pickle_that_calls_something_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds more than weights"):
         read_resume(tmp_path)
     assert not (tmp_path / "called").exists()
+
+
+def test_a_tar_of_weights_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tarfile.open(tmp_path / "resume.pt", "w") as tar:
+        for name in ("storages", "tensors", "pickle"):
+            tar.addfile(tarfile.TarInfo(name))
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda *_: pytest.fail("a folder was made"))
+    with pytest.raises(CheckpointError, match="is damaged or holds more than weights"):
+        read_resume(tmp_path)

@@ -291,6 +291,8 @@ def test_wrong_recipe_is_one_sentence_that_names_the_file(tmp_path: Path, name: 
         ("[[synth]]\n", "no table [synth]"),
         ("[sinth]\n", "did you mean 'synth'"),
         ("[synth\n", "not valid TOML"),
+        (f"[synth]\nframes = {'9' * 5000}\n", "not valid TOML"),
+        (f"[synth]\nframes = {'[' * 5000}\n", "nested too deep"),
         ("[synth]\nframes = 1\nframes = 2\n", "not valid TOML"),
     ],
 )

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import struct
+import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,6 +201,8 @@ def torch_load(path: Path) -> Any:
         CheckpointError: The file is damaged, or holds something else.
     """
     try:
+        if tarfile.is_tarfile(path):  # of the oldest torch, which would unpack it in a folder
+            raise ValueError("it is a tar")
         return torch.load(path, map_location="cpu", weights_only=True)
     except LOAD_ERRORS as err:
         raise CheckpointError(
