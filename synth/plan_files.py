@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from io import RawIOBase
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -185,7 +186,8 @@ def _write_rows(
     num_shards = decodes = num_waiting = 0
     waiting: list[pa.Table] = []
     with atomic_writer(path) as file:
-        with pq.ParquetWriter(file, PLAN_SCHEMA, compression="zstd") as writer:
+        hashed = _HashedFile(file)
+        with pq.ParquetWriter(hashed, PLAN_SCHEMA, compression="zstd") as writer:
             for planned in shards:
                 kinds.update(row["kind"] for row in planned.rows)
                 boundaries.update(
@@ -200,13 +202,28 @@ def _write_rows(
                     waiting, num_waiting = [], 0
                 progress.advance(len(planned.rows))
             writer.write_table(pa.concat_tables([_to_table([]), *waiting]).combine_chunks())
-        file.flush()
-        digest = file_digest(file.name)  # of what will stand there, before it is sent anywhere
     counts |= {"samples": sum(kinds.values()), "shards": num_shards, "decodes": decodes}
     counts["kinds"] = dict(sorted(kinds.items()))
     if boundaries:
         counts["boundary_classes"] = dict(sorted(boundaries.items()))
-    return digest
+    return hashed.digest.hexdigest()
+
+
+class _HashedFile(RawIOBase):
+    """A file that is written, and the digest of what was."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        """Return True: it is there to be written."""
+        return True
+
+    def write(self, block: Any) -> int:
+        """Write a block of bytes as a whole."""
+        self.digest.update(block)
+        return self._file.write(block)
 
 
 def _to_table(rows: list[Row]) -> pa.Table:
