@@ -6,7 +6,7 @@ from material import Target, make_targets
 from sandbox import COUNTS, is_long
 
 settings.register_profile(
-    "fuzz", max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck)
+    "fuzz", max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_plans import CLASSES, made_plan, made_video
 from material import Target, read_whole_plan
-from sandbox import attempt, fuzzed, replaced
+from sandbox import COUNTS, attempt, fuzzed, replaced
 
 from manifests import SourceVideo, UsageError, read_segments, read_sources
 from manifests.tables import SEGMENTS_SCHEMA, SOURCES_SCHEMA
@@ -102,23 +102,35 @@ def test_labels_of_samples(meta: Any) -> None:
     attempt("values of a sample", lambda: read_all_of(parse_sample(content, len(content))))
 
 
-member_names = texts.filter(lambda name: len(name) < 90) | st.sampled_from(
-    ["a.json", "a.npy", "a.jpg", "a.mp4", "a.pkl", "a.pyd", "a.query.npy", "a.key.npy", "b.npy"]
+EXTENSIONS_OF_OTHERS = ("json", "npy", "jpg", "mp4", "pkl", "pyd", "query.npy", "key.npy", "x.npy")
+keys = st.sampled_from(
+    ["a"] * 9 + ["b", "/etc/a", "..", "../../a", "a/b", "C:a", "", "\0", "\ud800"]
 )
+names = st.tuples(keys, st.sampled_from(EXTENSIONS_OF_OTHERS)).map(".".join)
+kinds = st.sampled_from([b"0"] * 4 + [b"\0", b"1", b"2", b"3", b"L", b"S", b"x", b"g"])
 contents = st.sampled_from([CLIP, dumped(META), b"", b"\x80\x04cposix\nsystem\n", b"{}"])
 
 
+strangers = st.lists(st.tuples(names, contents, kinds), max_size=1)
+
+
 @fuzzed()
-@given(st.lists(st.tuples(member_names, contents, st.binary(min_size=1, max_size=1)), max_size=4))
+@given(strangers, keys, kinds, strangers)
 @pytest.mark.timeout(1800)
-def test_members_of_samples(members: list[tuple[str, bytes, bytes]]) -> None:
+def test_members_of_samples(
+    before: list[tuple[str, bytes, bytes]],
+    key: str,
+    kind: bytes,
+    after: list[tuple[str, bytes, bytes]],
+) -> None:
+    ours = [(f"{key}.npy", CLIP, kind), (f"{key}.json", dumped(META), b"0")]
     parts = []
-    for name, content, kind in members:
+    for name, content, kind_of in [*before, *ours, *after]:
         try:
             member = bytearray(tar_of([(name, content)]))
         except ValueError:
-            continue  # a lone surrogate is no name
-        member[156:157] = kind  # a link, a device, a header of GNU's or pax
+            return  # a lone surrogate is no name
+        member[156:157] = kind_of  # a link, a device, a header of GNU's or pax
         member[148:156] = b" " * 8
         member[148:156] = b"%06o\0 " % sum(member[:512])
         parts.append(bytes(member))
@@ -370,3 +382,4 @@ def test_the_sandbox_sees_what_it_must(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         attempt("nothing", lambda: {}["a"])
     attempt("nothing", refuse)
+    del COUNTS["nothing"]
