@@ -12,6 +12,7 @@ from .errors import (
     StoreError,
     UsageError,
     VideoError,
+    VideoUnavailable,
 )
 from .ffmpeg import run_ffmpeg
 from .packets import PacketScan, scan_packets
@@ -30,7 +31,7 @@ from .storage import (
     to_path,
     write_atomic,
 )
-from .strict import first_line, open_bytes, open_video
+from .strict import cannot_open, first_line, open_bytes, open_video
 from .tables import (
     SourceTable,
     read_segments,
@@ -69,10 +70,12 @@ __all__ = [
     "StoreError",
     "UsageError",
     "VideoError",
+    "VideoUnavailable",
     "at_place",
     "atomic_writer",
     "build_record",
     "build_sources",
+    "cannot_open",
     "check_bucket",
     "conform",
     "container_of",

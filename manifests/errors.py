@@ -40,6 +40,10 @@ class VideoError(SeamlineError):
         return type(self), (self.path, self.reason)  # survives the trip between processes
 
 
+class VideoUnavailable(VideoError):
+    """The disk or the store of a video does not answer; the video itself may be fine."""
+
+
 class ShardError(SeamlineError):
     """A shard, done record or plan whose bytes are not what its records say."""
 

@@ -31,13 +31,17 @@ def to_path(path: str | os.PathLike[str] | AnyPath) -> AnyPath:
     """
     if isinstance(path, UPath):
         return path
-    protocol, is_url, _ = str(path).partition("://")
+    protocol, is_url, place = str(path).partition("://")
     if not is_url:
         return Path(path)
     if protocol not in OBJECT_STORES:
         raise UsageError(
             f"a path must be local or in an object store ({', '.join(OBJECT_STORES[:-1])}), got "
             f"{str(path)!r}"
+        )
+    if not place.strip("/") or set(place) & set("*?[]"):
+        raise UsageError(
+            f"a URL must name a bucket, without any of the signs *?[], got {str(path)!r}"
         )
     try:
         found = UPath(path, use_listings_cache=False)  # others write there too
@@ -61,22 +65,22 @@ def atomic_writer(path: AnyPath | str) -> Iterator[BinaryIO]:
     write into it; it is removed if the block raises.
     """
     path = to_path(path)
-    if isinstance(path, Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        attempt = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    else:
-        attempt = Path(tempfile.gettempdir(), f".{secrets.token_hex(12)}.part")
+    if not isinstance(path, Path):
+        # without a name: nothing is left of it, however this process ends
+        with tempfile.TemporaryFile() as file:
+            yield cast(BinaryIO, file)
+            file.flush()
+            file.seek(0)
+            path.fs.put_file(f"/dev/fd/{file.fileno()}", path.path)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    attempt = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
     try:
         with open(attempt, "wb") as file:
             yield file
             file.flush()
-            if isinstance(path, Path):
-                os.fsync(file.fileno())
-        if isinstance(path, Path):
-            os.replace(attempt, path)
-        else:
-            path.fs.put_file(str(attempt), path.path)
-            attempt.unlink()
+            os.fsync(file.fileno())
+        os.replace(attempt, path)
     except BaseException:
         attempt.unlink(missing_ok=True)
         raise
@@ -106,7 +110,10 @@ def file_sizes(folder: AnyPath, prefix: str, suffix: str) -> dict[str, int]:
                 }
         except FileNotFoundError:
             return {}
-    found = folder.fs.find(folder.path, maxdepth=1, detail=True)
+    try:  # a walk would else take a store that does not answer for an empty folder
+        found = folder.fs.find(folder.path, maxdepth=1, detail=True, on_error="raise")
+    except FileNotFoundError:
+        return {}
     sizes = {path.rpartition("/")[2]: record["size"] for path, record in found.items()}
     return {
         name: size

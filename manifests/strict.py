@@ -1,5 +1,6 @@
 """Open a video file for strict reading: what is damaged raises, nothing is concealed."""
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 from fsspec.core import OpenFile
 
-from .errors import UsageError, VideoError
+from .errors import UsageError, VideoError, VideoUnavailable
 from .storage import OBJECT_STORES
 
 # Formats that hold one video in one file; playlists and stills are not among them.
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,mxf"
+# What a disk says that does not answer, and a system that has no more to give.
+AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY, errno.EMFILE, errno.ENFILE)
 # Raise on damage, and check what checksums a stream has. The container's own quirks are forgiven.
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 
@@ -73,13 +76,22 @@ def open_bytes(path: str) -> Iterator[BinaryIO]:
     with ExitStack() as stack:
         try:
             file = stack.enter_context(_open(path))
-        except FileNotFoundError as err:
-            raise VideoError(path, "no such file") from err
         except (OSError, ValueError) as err:  # ValueError: a NUL in the name
-            raise VideoError(path, f"cannot be opened ({first_line(err)})") from err
+            raise cannot_open(path, err) from err
         except ImportError as err:  # the machine lacks something, the video is not to blame
             raise UsageError(f"{path!r} cannot be opened: {first_line(err)}") from err
         yield cast(BinaryIO, file)
+
+
+def cannot_open(path: str, err: OSError | ValueError) -> VideoError:
+    """Say why a video cannot be opened: is it the video, or is its disk or its store away?"""
+    reason = f"cannot be opened ({first_line(err)})"
+    if isinstance(err, FileNotFoundError):
+        if "://" in path or os.path.isdir(os.path.dirname(path) or "."):
+            return VideoError(path, reason)
+        return VideoUnavailable(path, "its folder is not there")
+    is_away = isinstance(err, OSError) and ("://" in path or err.errno in AWAY)
+    return (VideoUnavailable if is_away else VideoError)(path, reason)
 
 
 def _open(path: str) -> BinaryIO | OpenFile:

@@ -129,7 +129,9 @@ class ChildProcess:
 
     def has_replied(self, seconds: float) -> bool:
         """Wait so long for a reply or the child's end; return whether `receive` has it."""
-        return bool(select.select([self.replies], [], [], seconds)[0])
+        looker = select.poll()  # unlike select, for any number of open files
+        looker.register(self.replies, select.POLLIN)
+        return bool(looker.poll(1000 * seconds))
 
     def receive(self) -> Reply | Crash:
         """Read the reply, or learn that the child is dead."""

@@ -8,6 +8,7 @@ import errno
 import os
 import platform
 import re
+import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -18,12 +19,14 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from manifests import ChildProcess, Crash, SourceVideo, first_line, storage_errors
+from manifests import ChildProcess, Crash, SourceVideo, first_line, storage_errors, to_path
 
 from .plan_files import PLAN_SCHEMA
 from .render import ShardReport, ShardTask, render_shard
 
 POLL_SECONDS = 0.25
+START_SECONDS = 120.0
+KILLED = (-signal.SIGKILL, -signal.SIGTERM)  # from outside, mostly because memory is short
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 LONGEST_NOTE = 65_536
 
@@ -64,7 +67,7 @@ class FailedAttempt:
 
     Attributes:
         cause: "hang": a decoder passed its deadline; "crash": the child died; "memory": it grew too
-            large; "disk": the output takes no more; "error": anything else.
+            large, or was killed; "disk": the output takes no more; "error": anything else.
         reason: In words.
         video_id: What was being decoded then, "" if nothing was.
     """
@@ -99,12 +102,19 @@ class _Renderer:
 
     def render(self, task: ShardTask, limits: Limits) -> tuple[ShardReport, int] | FailedAttempt:
         if not self.child.is_ready:
+            if not self.child.has_replied(START_SECONDS):
+                why = f"a render process did not start in {START_SECONDS:g} s"
+                return FailedAttempt("error", why)
             started = self.child.receive()
             if isinstance(started, Crash):
                 return FailedAttempt("error", f"a render process could not start: {started.cause}")
         self.child.send({"note": self.note.fileno(), "task": _to_json(task)})
+        note, seconds = self.decoding(), 0.0
         while not self.child.has_replied(POLL_SECONDS):
-            video_id, seconds = self.decoding()
+            before, note = note, self.decoding()
+            # looks are counted, not time: a machine that slept accuses no video
+            seconds = seconds + POLL_SECONDS if note == before else 0.0
+            video_id, _ = note
             if video_id and seconds > limits.decode_seconds:
                 why = f"decoding was stopped: it did not end in {limits.decode_seconds:g} s"
                 return FailedAttempt("hang", why, video_id)
@@ -119,15 +129,17 @@ class _Renderer:
         reply = self.child.receive()
         if isinstance(reply, Crash):
             why = f"a render process died: {reply.cause}"
+            if reply.exit_code in KILLED:
+                return FailedAttempt("memory", why)
             return FailedAttempt("crash", why, self.decoding()[0])
         if "failed" in reply:
             return FailedAttempt(**reply["failed"])
         return ShardReport(**reply["report"]), reply["peak_bytes"]
 
-    def decoding(self) -> tuple[str, float]:
-        """Return the video that the child decodes ("" if none), and for how many seconds."""
+    def decoding(self) -> tuple[str, int]:
+        """Return the video that the child decodes ("" if none), and the time stamp of its note."""
         video_id = os.pread(self.note.fileno(), LONGEST_NOTE, 0).decode(errors="replace")
-        return video_id, time.time() - os.fstat(self.note.fileno()).st_mtime
+        return video_id, os.fstat(self.note.fileno()).st_mtime_ns
 
     def close(self) -> None:
         self.child.close()
@@ -154,18 +166,23 @@ def render_in_child(note: int, task: Mapping[str, Any]) -> dict[str, Any]:
             os.ftruncate(note, 0)
 
     os.ftruncate(note, 0)
+    out = to_path(task["out"])
+    if isinstance(out, Path) and not out.is_dir():
+        why = f"{task['out']!r} is not there on {platform.node()}: all nodes must see it"
+        return {"failed": asdict(FailedAttempt("error", why))}
     try:
         report = render_shard(_from_json(task), noted)
     except storage_errors() as err:
-        return {"failed": asdict(failure_of(err))}
+        return {"failed": asdict(failure_of(err, task["out"]))}
     return {"report": vars(report), "peak_bytes": memory_of(os.getpid(), "VmHWM")}
 
 
-def failure_of(err: Exception) -> FailedAttempt:
-    """Say what an output or a system that does not do its part means for the attempt."""
+def failure_of(err: Exception, out: str) -> FailedAttempt:
+    """Say what a disk, a store or a system that does not do its part means for the attempt."""
     number, name = getattr(err, "errno", None), getattr(err, "filename", None)
     reason = f"{first_line(err)} ({name})" if name else first_line(err)
-    return FailedAttempt("disk" if number in FULL_DISK else "error", reason)
+    is_full = number in FULL_DISK and "://" not in out  # else it is a disk of this node alone
+    return FailedAttempt("disk" if is_full else "error", reason)
 
 
 def memory_of(pid: int, field: str) -> int:

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from manifests import SourceVideo, VideoError
+from manifests import SourceVideo, VideoError, VideoUnavailable
 
 from .frames import frame_batches
 from .planned import PlannedSample, PlannedSource, Rejected
@@ -81,6 +81,8 @@ class ClipReader:
                     for index, frame_HWC in zip(indices.tolist(), frames, strict=True):
                         for slot, source in wanted[index]:
                             source.cut(frame_HWC, slot, self._scratch)
+        except VideoUnavailable as err:
+            raise OSError(str(err)) from err  # no fault of the video: nothing is rejected for it
         except (VideoError, ValueError) as err:
             self._failed[video.video_id] = err.reason if isinstance(err, VideoError) else str(err)
             for use in uses:

@@ -22,7 +22,9 @@ from .tree import LARGEST_SAMPLE
 JPEG_QUALITY = 95
 JPEG_MAX_ROWS = 65_500
 BLOCK = 16  # rows of one 4:2:0 block: frames of other heights would share blocks
-H264_OPTIONS = {"preset": "veryfast", "crf": "18", "threads": "1", "x264-params": "bframes=0"}
+# The macroblock tree gave other bytes once in a thousand encodings of the same frames.
+X264 = "bframes=0:mbtree=0"
+H264_OPTIONS = {"preset": "veryfast", "crf": "18", "threads": "1", "x264-params": X264}
 H264_RATE = 25
 H264_MOST_PIXELS = 2**23  # of a frame (4K has fewer): a stream can make its decoder hold 36 of them
 # What np.save writes; others' headers would have to be evaluated as Python.

@@ -92,6 +92,8 @@ def _parse_shard(
         raise ShardError(f"the done record of shard {path} must have a sha256, got {sha256!r}")
     if index_content is None:
         raise ShardError(f"the index of shard {path} is missing: render it again")
+    if hashlib.sha256(index_content).hexdigest() != record.get("index_sha256"):
+        raise ShardError(f"the index of shard {path} is not the one that its done record names")
     rows = parse_index(index_content, path)
     done = [row for row in rows if row["status"] == "rendered"]
     if len(done) != record.get("rendered"):

@@ -23,6 +23,8 @@ from .render_log import RenderLog
 from .render_metrics import RenderMetrics
 
 MAX_ATTEMPTS = 3
+MAX_HANGS = 8  # videos of a shard that may hang before the shard is given up
+WATCHER_BYTES = 200 * 2**20  # what a worker takes itself, beside the child that renders
 IN_FLIGHT_PER_WORKER = 2  # so that no worker waits for its next shard
 
 LOOK_SECONDS = 10.0  # between two signs of life
@@ -60,6 +62,8 @@ class Attempt:
         A video whose decoder hangs, or crashes twice in a row, is rejected; that costs no attempt.
         """
         is_culprit = failure.video_id and failure.video_id not in self.task.failed
+        if len(self.task.failed) == MAX_HANGS:
+            return None  # rather the store of the videos than the videos
         if is_culprit and (
             failure.cause == "hang"
             or (failure.cause == "crash" and failure.video_id == self.suspect)
@@ -116,7 +120,7 @@ def _attempt_here(task: ShardTask) -> Outcome:
     try:
         report = render_shard(task)
     except storage_errors() as err:
-        return failure_of(err)
+        return failure_of(err, task.out)
     seconds = time.monotonic() - start
     return ShardResult(report, seconds, memory_of(os.getpid(), "VmHWM"), platform.node())
 
@@ -124,7 +128,7 @@ def _attempt_here(task: ShardTask) -> Outcome:
 def _count_slots(limits: Limits) -> int:
     """Return how many tasks the nodes can run at a time."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    memory = limits.memory_bytes
+    memory = limits.memory_bytes + WATCHER_BYTES
     return int(sum(min(node.get("CPU", 0), node.get("memory", 0) // memory) for node in nodes))
 
 
@@ -142,7 +146,8 @@ def _check_slots(limits: Limits) -> None:
 def _dispatch_on_ray(
     tasks: Iterator[ShardTask], limits: Limits, most: int | None, log: RenderLog
 ) -> Iterator[Ended | None]:
-    remote = ray.remote(num_cpus=1, memory=limits.memory_bytes, max_retries=0)(attempt_shard)
+    memory = limits.memory_bytes + WATCHER_BYTES
+    remote = ray.remote(num_cpus=1, memory=memory, max_retries=0)(attempt_shard)
     running: dict[Any, Attempt] = {}
     again: deque[Attempt] = deque()
     alone: deque[Attempt] = deque()
@@ -161,16 +166,18 @@ def _dispatch_on_ray(
             running[remote.remote(attempt.task, limits)] = attempt
         if not running:
             return
-        ready, _ = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)
+        ready, waiting = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)
         if not ready:
             yield None
-            continue
-        attempt, outcome = running.pop(ready[0]), _outcome(ready[0])
-        if isinstance(outcome, FailedAttempt) and (following := attempt.after(outcome)):
-            log.retry(attempt.task.shard, outcome.reason)
-            (alone if following.alone else again).append(following)
-        else:
-            yield Ended(attempt.task, outcome)
+        elif waiting:  # each look costs as much as there is in flight
+            ready += ray.wait(waiting, num_returns=len(waiting), timeout=0)[0]
+        for reference in ready:
+            attempt, outcome = running.pop(reference), _outcome(reference)
+            if isinstance(outcome, FailedAttempt) and (following := attempt.after(outcome)):
+                log.retry(attempt.task.shard, outcome.reason)
+                (alone if following.alone else again).append(following)
+            else:
+                yield Ended(attempt.task, outcome)
 
 
 def _outcome(ready: Any) -> Outcome:

@@ -19,6 +19,7 @@ from manifests import (
     RgbConverter,
     SourceVideo,
     VideoError,
+    cannot_open,
     container_of,
     first_line,
     open_bytes,
@@ -141,7 +142,7 @@ def _check_source(video: SourceVideo, last_index: int) -> None:
     try:
         num_bytes = os.stat(video.path).st_size
     except (OSError, ValueError) as err:  # ValueError: a NUL in the name
-        raise VideoError(video.path, f"cannot be opened ({first_line(err)})") from err
+        raise cannot_open(video.path, err) from err
     if num_bytes != video.num_bytes:
         raise VideoError(
             video.path,

@@ -4,6 +4,7 @@ Running the same command again is the recovery: finished shards are left untouch
 are the ledger; of each finished shard only its number is held in memory.
 """
 
+import math
 import secrets
 import threading
 from collections import Counter
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,10 +39,11 @@ from .render import ShardTask
 from .render_log import RenderLog
 from .render_page import write_render_page
 from .retry import take_back
-from .shards import done_records, dump_json
+from .shards import done_records, dump_json, read_done
 
 DECODE_SECONDS = 600.0
 MEMORY_GB = 1.0
+LOST = "was made, but is not in the output: all nodes must see the same folder"
 
 
 @dataclass
@@ -76,7 +79,7 @@ class RenderReport:
     def is_complete(self) -> bool:
         """Whether every shard of the plan is done."""
         is_cut_short = self.failed or self.is_dry_run or self.is_interrupted
-        return not is_cut_short and self.num_done >= self.num_shards
+        return not is_cut_short and self.num_done == self.num_shards
 
     def count(self, log: RenderLog) -> None:
         """Take over what is done."""
@@ -125,24 +128,24 @@ def render_plan(
         raise UsageError(f"workers must be >= 0, got {workers}")
     if not decode_seconds > 0:
         raise UsageError(f"the decoding of a video needs more than {decode_seconds:g} s")
-    if not memory_gb > 0:
-        raise UsageError(f"a render process needs more than {memory_gb:g} GB")
+    if not 0 < memory_gb < math.inf:
+        raise UsageError(f"--memory-gb must be a number above 0, got {memory_gb:g}")
     if retry_rejected is not None and dry_run:
         raise UsageError("--retry-rejected removes done records: not with --dry-run")
     plan = read_plan(plan_folder)
     table = read_plan_sources(plan, sources)
     output = to_path(out)
     _check_output(output, codec)
-    num_shards = _check_rows(plan, table, codec)
-    report = RenderReport(plan.num_samples, num_shards=num_shards, is_dry_run=dry_run)
-    log, done = _find_done(plan, num_shards, output, codec)
+    planned = _check_rows(plan, table, codec)
+    report = RenderReport(plan.num_samples, num_shards=len(planned), is_dry_run=dry_run)
+    log, done = _find_done(plan, planned, output, codec)
     if retry_rejected is not None:
         report.taken_back, report.unchanged = take_back(output, table, retry_rejected)
-        log, done = _find_done(plan, num_shards, output, codec)
+        log, done = _find_done(plan, planned, output, codec)
     report.done_before = len(done)
-    tasks = _missing_shards(plan, table, done, str(output), codec)
+    tasks = _missing_shards(plan, table, planned - done, str(output), codec)
     limits = Limits(decode_seconds, int(memory_gb * 2**30))
-    parts = ("shards", num_shards, log.found_shards)
+    parts = ("shards", len(planned), log.found_shards)
     verb = "check" if dry_run else "render"
     with Progress(verb, "samples", plan.num_samples, log.found_samples, parts=parts) as progress:
         if dry_run:
@@ -157,12 +160,15 @@ def render_plan(
                 wanted = _until(stop, tasks, report)
                 for ended in dispatch(wanted, limits, workers, address, log):
                     _take_in(ended, log, report, progress, stop)
+            report.count(log)
+            if report.is_complete:
+                for shard in _finish(plan, table, output, codec, planned):
+                    report.failed[shard] = LOST
+                    log.fail(shard, LOST)
         finally:
             report.count(log)
             with suppress(*(storage_errors() if report.failed else ())):  # a full disk was said
                 write_render_page(log, output)
-    if report.is_complete:
-        _finish(plan, table, output, codec, unplanned=done)
     return report
 
 
@@ -179,6 +185,9 @@ def _take_in(
     elif isinstance(ended.outcome, ShardResult):
         log.finish(ended.outcome)
         progress.advance(len(ended.task.rows), log.note(), parts=1)
+    elif record := _made_by_another(ended.task):
+        log.found(record)
+        progress.advance(len(ended.task.rows), log.note(), parts=1)
     else:
         log.fail(ended.task.shard, ended.outcome.reason)
         report.failed[ended.task.shard] = ended.outcome.reason
@@ -187,13 +196,27 @@ def _take_in(
             stop.set()  # the next shard would not fit either
 
 
-def _find_done(plan: Plan, num_shards: int, out: AnyPath, codec: str) -> tuple[RenderLog, set[int]]:
+def _made_by_another(task: ShardTask) -> dict[str, Any] | None:
+    """Return the done record of a shard that failed here, if another driver has made it."""
+    with suppress(*storage_errors()):
+        record = read_done(to_path(task.out), task.shard)
+        if record and (record.get("plan_digest"), record.get("codec")) == (
+            task.plan_digest,
+            task.codec,
+        ):
+            return record
+    return None
+
+
+def _find_done(
+    plan: Plan, planned: set[int], out: AnyPath, codec: str
+) -> tuple[RenderLog, set[int]]:
     """Count what is done, and return the numbers of the finished shards.
 
     Raises:
         UsageError: A shard of another plan or codec.
     """
-    log, done = RenderLog(num_shards, plan.num_samples), set()
+    log, done = RenderLog(len(planned), plan.num_samples), set()
     for shard, record, stands in done_records(out):
         if record.get("plan_digest") != plan.digest:
             raise UsageError(
@@ -203,7 +226,7 @@ def _find_done(plan: Plan, num_shards: int, out: AnyPath, codec: str) -> tuple[R
             raise UsageError(
                 f"{str(out)!r} holds shards of codec {record.get('codec')!r}, got --codec {codec}"
             )
-        if stands:
+        if stands and shard in planned:
             done.add(shard)
             log.found(record)
     return log, done
@@ -212,19 +235,16 @@ def _find_done(plan: Plan, num_shards: int, out: AnyPath, codec: str) -> tuple[R
 def _missing_shards(
     plan: Plan,
     table: SourceTable,
-    done: set[int],
+    missing: set[int],
     out: str,
     codec: str,
 ) -> Iterator[ShardTask]:
-    """Yield the tasks that are not done yet.
-
-    In the end `done` has only shards that are not planned.
-    """
+    """Yield the tasks that are not done yet."""
+    if not missing:
+        return  # to read a plan of ten million rows once more takes a while
     rows_of = {video_id: i for i, video_id in enumerate(table.table["video_id"].to_pylist())}
     for shard, rows in plan.shards():
-        if shard in done:
-            done.discard(shard)
-        else:
+        if shard in missing:
             videos = _shard_videos(rows, table, rows_of)
             yield ShardTask(shard, rows, videos, out, codec, plan.digest)
 
@@ -271,16 +291,16 @@ def _check_writable(out: AnyPath) -> None:
     probe.unlink()
 
 
-def _check_rows(plan: Plan, table: SourceTable, codec: str) -> int:
+def _check_rows(plan: Plan, table: SourceTable, codec: str) -> set[int]:
     """Refuse videos and classes that the table lacks, and sizes that the codec cannot hold.
 
     Returns:
-        How many shards are planned.
+        The numbers of the planned shards.
     """
     known = frozenset(table.table["video_id"].to_pylist())
-    num_shards = 0
+    planned: set[int] = set()
     for rows in plan.batches():
-        num_shards += len(rows["shard"].unique())
+        planned.update(rows["shard"].unique().to_pylist())
         sources = pc.list_flatten(rows["sources"])
         for video_id in pc.struct_field(sources, "video_id").unique().to_pylist():
             if video_id not in known:
@@ -306,20 +326,28 @@ def _check_rows(plan: Plan, table: SourceTable, codec: str) -> int:
                 check_size(codec, 1, size["height"] or 0, size["width"] or 0)
             except ValueError as err:
                 raise UsageError(f"{err} ({str(plan.path)!r})") from err
-    return num_shards
+    return planned
 
 
-def _finish(plan: Plan, table: SourceTable, out: AnyPath, codec: str, unplanned: set[int]) -> None:
-    """Write dataset.json, the record of a finished folder, and sweep leftovers of killed runs."""
+def _finish(
+    plan: Plan, table: SourceTable, out: AnyPath, codec: str, planned: set[int]
+) -> list[int]:
+    """Write dataset.json, the record of a finished folder, and sweep leftovers of killed runs.
+
+    Returns:
+        Shards that were said to be done and are not there; there is no dataset.json then.
+    """
     kinds: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     digests = {}
-    for shard, record, _ in done_records(out):
-        if shard in unplanned:
-            continue
-        kinds.update(record["kinds"])
-        counts.update({name: record[name] for name in ("planned", "rendered", "rejected")})
-        digests[shard] = record["sha256"]
+    for shard, record, stands in done_records(out):
+        if stands and shard in planned:
+            kinds.update(record["kinds"])
+            counts.update({name: record[name] for name in ("planned", "rendered", "rejected")})
+            digests[shard] = record["sha256"]
+    if len(digests) < len(planned):
+        (out / "dataset.json").unlink(missing_ok=True)
+        return sorted(planned - digests.keys())
     dataset = {
         "classes": plan.record.get("classes", list(table.classes)),
         "plan_digest": plan.digest,
@@ -334,3 +362,4 @@ def _finish(plan: Plan, table: SourceTable, out: AnyPath, codec: str, unplanned:
     for name in file_sizes(out, ".shard-", ".part"):
         (out / name).unlink(missing_ok=True)
     write_atomic(out / "dataset.json", dump_json(dataset) + b"\n")
+    return []

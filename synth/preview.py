@@ -19,9 +19,7 @@ from .shards import (
     parse_sample,
     read_record,
     read_sample,
-    shard_path,
 )
-from .status import record_counts
 
 MAX_SCANNED = 100  # samples of a kind among which those to show are chosen
 MAX_COUNTED = 1000  # samples whose labels are counted
@@ -160,7 +158,7 @@ def _summarise(dataset: ShardDataset, kinds: Mapping[str, int]) -> Dataset:
     num_bytes = 0
     for shard, done, _ in done_records(dataset.path):
         if shard in shards:
-            reasons.update(record_counts(done, shard_path(dataset.path, shard, "json"))[1])
+            reasons.update(done["reasons"])
             num_bytes += int(done["bytes"])
     return Dataset(
         name=dataset.path.resolve().name,

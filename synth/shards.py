@@ -218,19 +218,49 @@ def done_records(out: AnyPath) -> Iterator[tuple[int, dict[str, Any], bool]]:
     Few records are held at a time, of the files only the sizes.
 
     Raises:
-        ShardError: A record is not a JSON object.
+        ShardError: A record is not what `render_shard` writes.
     """
+    # records first: they are written last
+    found = sorted(file_sizes(out, "shard-", ".json"))
+    names = [name for name in found if shard_number(name) is not None]
     tars, indices = file_sizes(out, "shard-", ".tar"), file_sizes(out, "shard-", ".parquet")
-    names = [name for name in file_sizes(out, "shard-", ".json") if shard_number(name) is not None]
     for first in range(0, len(names), RECORDS_AT_A_TIME):
-        paths = [out / name for name in sorted(names)[first : first + RECORDS_AT_A_TIME]]
+        paths = [out / name for name in names[first : first + RECORDS_AT_A_TIME]]
         for path, content in zip(paths, read_many(paths), strict=True):
             if content is None:
                 continue  # it was taken back meanwhile
             record = parse_record(content, path)
+            _check_record(record, path)
             size = tars.get(f"{path.stem}.tar")
             stands = size is not None and f"{path.stem}.parquet" in indices
             yield cast(int, shard_number(path.name)), record, stands and size == record.get("bytes")
+
+
+def read_done(out: AnyPath, shard: int) -> dict[str, Any] | None:
+    """Return the done record of one shard; None unless tar and index stand as it says."""
+    tar = shard_path(out, shard)
+    (content,) = read_many([tar.with_suffix(".json")])
+    if content is None or not tar.is_file() or not tar.with_suffix(".parquet").is_file():
+        return None
+    record = parse_record(content, tar.with_suffix(".json"))
+    _check_record(record, tar.with_suffix(".json"))
+    return record if tar.stat().st_size == record["bytes"] else None
+
+
+def _check_record(record: Mapping[str, Any], path: AnyPath) -> None:
+    """Raise ShardError unless a done record has its counts and digests."""
+
+    def are_counts(found: Any) -> bool:
+        return isinstance(found, dict) and all(type(count) is int for count in found.values())
+
+    counts = {name: record.get(name) for name in ("planned", "rendered", "rejected", "bytes")}
+    if not are_counts(counts):
+        raise ShardError(f"the counts of a done record must be whole numbers ({str(path)!r})")
+    for name in ("reasons", "kinds"):
+        if not are_counts(record.get(name)):
+            raise ShardError(f"a done record must have {name} with counts ({str(path)!r})")
+    if not isinstance(record.get("sha256"), str):
+        raise ShardError(f"a done record must have a sha256 ({str(path)!r})")
 
 
 def read_sample(file: int | AnyPath | str, offset: int, size: int) -> ShardSample:

@@ -60,10 +60,9 @@ def read_status(
         if not stands or (named is not None and shard not in named):
             continue
         done += 1
-        counts, why = record_counts(record, shard_path(out, shard, "json"))
-        samples.update(counts)
-        reasons.update(why)
-        for reason in why:
+        samples.update({name: record[name] for name in ("planned", "rendered", "rejected")})
+        reasons.update(record["reasons"])
+        for reason in record["reasons"]:
             keys = examples.setdefault(reason, [])
             if len(keys) < num_examples:
                 keys.extend(_rejected_keys(shard_path(out, shard, "parquet"), reason))
@@ -108,23 +107,6 @@ def _numbers(dataset: Mapping[str, Any] | None, path: AnyPath) -> set[int] | Non
     if not isinstance(shards, list) or any(type(shard) is not int for shard in shards):
         raise ShardError(f"dataset.json must have a list of shard numbers ({str(path)!r})")
     return set(shards)
-
-
-def record_counts(
-    record: Mapping[str, Any], path: AnyPath
-) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the counts of a done record, and its rejections by reason.
-
-    Raises:
-        ShardError: They are not whole numbers.
-    """
-    counts = {name: record.get(name) for name in ("planned", "rendered", "rejected")}
-    reasons = record.get("reasons")
-    if not isinstance(reasons, dict):
-        raise ShardError(f"a done record must have reasons with counts ({str(path)!r})")
-    if any(type(count) is not int for count in (*counts.values(), *reasons.values())):
-        raise ShardError(f"the counts of a done record must be whole numbers ({str(path)!r})")
-    return cast(dict[str, int], counts), reasons
 
 
 def _rejected_keys(path: AnyPath, reason: str) -> list[str]:

@@ -89,9 +89,9 @@ def write_samples(
                 row = {"key": key, "status": "rendered", "kind": meta["kind"]}
                 rows.append(row | {"video_ids": video_ids} | place)
             digests.append(tar.close())
-        write_index(shard_path(out, shard, "parquet"), rows)
+        index_sha256 = write_index(shard_path(out, shard, "parquet"), rows)
         record = {"plan_digest": "made", "bytes": path.stat().st_size, "rendered": len(rows)}
-        record["sha256"] = digests[-1]
+        record |= {"sha256": digests[-1], "index_sha256": index_sha256}
         shard_path(out, shard, "json").write_bytes(dump_json(record))
     dataset = {
         "plan_digest": "made",

@@ -20,7 +20,7 @@ from made_dataset import digests, make_sources, write_recipe
 from manifests import UsageError
 from synth import read_status, render_plan, write_plan
 from synth.attempt import FailedAttempt, Limits, attempt_shard, memory_of
-from synth.dispatch import MAX_ATTEMPTS, Attempt
+from synth.dispatch import MAX_ATTEMPTS, MAX_HANGS, Attempt
 from synth.plan_files import PLAN_SCHEMA, read_plan, read_plan_sources
 from synth.render import ShardTask
 
@@ -62,6 +62,7 @@ def task_that_shows(path: str, plan_folder: Path, out: Path) -> ShardTask:
 @pytest.fixture
 def task(tmp_path: Path, silent: str) -> ShardTask:
     """A task one of whose videos never comes."""
+    (tmp_path / "out").mkdir()
     return task_that_shows(silent, plan_with(tmp_path, silent), tmp_path / "out")
 
 
@@ -86,16 +87,17 @@ def test_a_process_that_grows_too_large_is_ended(task: ShardTask) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_crashes_says_how_and_where(
-    task: ShardTask, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_process_that_dies_says_how_and_where(
+    task: ShardTask, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """The child is killed while it waits for the video."""
+    """The child is killed while it waits for the video; who kills it with SIGKILL is not it."""
     from synth import attempt
 
     def kill_the_decoder(renderer: Any, seconds: float) -> bool:
-        video_id, spent = renderer_of[0].decoding()
-        if video_id and spent > 0.3 and task.videos[video_id].path.endswith("silent.mp4"):
-            os.kill(renderer.process.pid, signal.SIGSEGV)
+        video_id, _ = renderer_of[0].decoding()
+        if video_id and task.videos[video_id].path.endswith("silent.mp4"):
+            os.kill(renderer.process.pid, number)
             time.sleep(0.2)
         return original(renderer, seconds)
 
@@ -105,11 +107,62 @@ def test_a_process_that_crashes_says_how_and_where(
     monkeypatch.setattr(attempt.ChildProcess, "has_replied", kill_the_decoder)
     outcome = attempt_shard(task, GENEROUS)
     assert isinstance(outcome, FailedAttempt)
-    assert (outcome.cause, outcome.reason) == (
-        "crash",
-        "a render process died: segmentation fault",
-    )
-    assert task.videos[outcome.video_id].path.endswith("silent.mp4")
+    if number == signal.SIGKILL:
+        assert outcome == FailedAttempt("memory", "a render process died: killed")
+    else:
+        assert (outcome.cause, outcome.reason) == (
+            "crash",
+            "a render process died: segmentation fault",
+        )
+        assert task.videos[outcome.video_id].path.endswith("silent.mp4")
+
+
+@pytest.mark.slow
+def test_a_machine_that_slept_accuses_no_video(
+    task: ShardTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watcher looks away for longer than the deadline: that is one look, not a hang."""
+    from synth import attempt
+
+    looks = 0
+
+    def slept(child: Any, seconds: float) -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 6:
+            time.sleep(3)
+        if looks == 9:
+            os.kill(child.process.pid, signal.SIGKILL)
+        return original(child, seconds)
+
+    original = attempt.ChildProcess.has_replied
+    monkeypatch.setattr(attempt.ChildProcess, "has_replied", slept)
+    outcome = attempt_shard(task, Limits(2.5, 2**32))
+    assert outcome == FailedAttempt("memory", "a render process died: killed")
+
+
+@pytest.mark.slow
+def test_an_output_that_a_node_does_not_see(task: ShardTask, tmp_path: Path) -> None:
+    outcome = attempt_shard(replace(task, out=str(tmp_path / "not mounted")), GENEROUS)
+    assert isinstance(outcome, FailedAttempt)
+    assert outcome.cause == "error"
+    assert "all nodes must see it" in outcome.reason
+    assert not (tmp_path / "not mounted").exists()
+
+
+@pytest.mark.slow
+def test_sources_that_are_away_are_no_rejections(task: ShardTask, tmp_path: Path) -> None:
+    """A disk that is not mounted, a store that refuses: the shard waits, no video is blamed."""
+    (tmp_path / "out").mkdir(exist_ok=True)
+    videos = {
+        video_id: replace(video, path="/not/mounted/video.mp4")
+        for video_id, video in task.videos.items()
+    }
+    outcome = attempt_shard(replace(task, videos=videos), GENEROUS)
+    assert isinstance(outcome, FailedAttempt)
+    assert (outcome.cause, outcome.video_id) == ("error", "")
+    assert "/not/mounted/video.mp4: its folder is not there" in outcome.reason
+    assert list(Path(task.out).glob("shard-*")) == []
 
 
 @pytest.mark.slow
@@ -149,11 +202,12 @@ def test_an_error_is_tried_three_times() -> None:
 
 
 def test_a_hanging_video_is_rejected_and_costs_no_attempt() -> None:
-    hangs = [FailedAttempt("hang", "too long", f"v{k}") for k in range(5)]
+    hangs = [FailedAttempt("hang", "too long", f"v{k}") for k in range(MAX_HANGS)]
     attempt = follow(*hangs)
     assert attempt is not None
     assert attempt.number == 1
-    assert attempt.task.failed == {f"v{k}": "too long" for k in range(5)}
+    assert attempt.task.failed == {f"v{k}": "too long" for k in range(MAX_HANGS)}
+    assert follow(*hangs, FailedAttempt("hang", "too long", "another")) is None
 
 
 def test_a_video_is_rejected_when_its_decoder_crashes_twice_in_a_row() -> None:
@@ -210,9 +264,11 @@ def test_more_memory_than_any_node_has_is_refused(tmp_path: Path) -> None:
         render_plan(tmp_path / "plan", tmp_path / "out", workers=1, memory_gb=1e6)
 
 
-@pytest.mark.parametrize("options", [{"decode_seconds": 0}, {"memory_gb": 0}, {"memory_gb": -1}])
+@pytest.mark.parametrize(
+    "options", [{"decode_seconds": 0}, {"memory_gb": 0}, {"memory_gb": float("inf")}]
+)
 def test_limits_must_be_positive(tmp_path: Path, options: dict[str, float]) -> None:
-    with pytest.raises(UsageError, match="needs more than"):
+    with pytest.raises(UsageError, match=r"needs more than|must be a number above"):
         render_plan(tmp_path, tmp_path / "out", **options)
 
 

@@ -22,8 +22,9 @@ from made_dataset import KINDS, RECIPE, digests, make_sources, write_recipe
 from made_shards import file_digest
 from made_videos import MadeVideos, flip_bytes
 
-from manifests import UsageError
+from manifests import ShardError, UsageError
 from synth import ShardSample, clip_reader, constant_track, read_dataset, read_frames, read_sample
+from synth import dispatch as dispatch_module
 from synth import render as render_module
 from synth.job import render_plan
 from synth.plan_files import read_plan, read_plan_sources, write_plan
@@ -370,6 +371,56 @@ def test_a_full_disk_loses_nothing_that_was_done(
     again = render_plan(dataset / "plan", tmp_path / "out", workers=0)
     assert again.done_before == again.num_shards - len(report.failed)
     assert digests(tmp_path / "out") == digests(dataset / "shards")
+
+
+def test_a_shard_that_is_not_in_the_output_is_not_done(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker says that it made a shard, on a disk that only its node sees."""
+    original = dispatch_module.render_shard
+
+    def elsewhere(task):
+        return original(replace(task, out=str(tmp_path / "node")) if task.shard == 1 else task)
+
+    monkeypatch.setattr(dispatch_module, "render_shard", elsewhere)
+    out = tmp_path / "out"
+    report = render_plan(dataset / "plan", out, workers=0)
+    assert not report.is_complete
+    assert report.failed.keys() == {1}
+    assert "all nodes must see the same folder" in report.failed[1]
+    assert not (out / "dataset.json").exists()
+    monkeypatch.undo()
+    assert render_plan(dataset / "plan", out, workers=0).is_complete
+    assert digests(out) == digests(dataset / "shards")
+
+
+def test_a_shard_that_another_driver_made_meanwhile_is_done(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another driver ends first and sweeps what we were writing."""
+    out, original = tmp_path / "out", dispatch_module.render_shard
+
+    def swept(task):
+        original(task)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a part")
+
+    monkeypatch.setattr(dispatch_module, "render_shard", swept)
+    report = render_plan(dataset / "plan", out, workers=0)
+    assert report.is_complete
+    assert digests(out) == digests(dataset / "shards")
+
+
+@pytest.mark.parametrize("change", [{"planned": None}, {"rejected": "many"}, {"kinds": 3}])
+def test_a_done_record_that_is_none_is_one_sentence(
+    dataset: Path, tmp_path: Path, change: dict
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(dataset / "shards", out)
+    path = shard_path(out, 1, "json")
+    path.chmod(0o644)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ShardError, match="done record"):
+        render_plan(dataset / "plan", out, workers=0)
 
 
 @pytest.mark.parametrize("codec", ["h264", "raw"])

@@ -51,6 +51,13 @@ def test_hostile_dataset_record_is_one_clear_error(tmp_path: Path, change: dict)
         read_dataset(out)
 
 
+def write_first_index(out: Path, *rows: dict) -> None:
+    """Write the index of the first shard, and make its done record name it."""
+    index_sha256 = write_index(shard_path(out, 0, "parquet"), rows)
+    path = shard_path(out, 0, "json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "index_sha256": index_sha256}))
+
+
 def read_first_sample(out: Path) -> ShardSample:
     index = read_dataset(out).shards[0]
     return read_sample(index.path, int(index.offsets[0]), int(index.sizes[0]))
@@ -82,9 +89,9 @@ def test_hostile_index_is_one_clear_error(tmp_path: Path, change: dict) -> None:
         "kind": "clip",
         "video_ids": ["v0"],
     }
-    write_index(shard_path(out, 0, "parquet"), [row])
+    write_first_index(out, row)
     assert read_first_sample(out).key == "00000000"
-    write_index(shard_path(out, 0, "parquet"), [{**row, **change}])
+    write_first_index(out, {**row, **change})
     with pytest.raises(SeamlineError, match=r"\w+ \w+"):
         read_first_sample(out)
 
@@ -109,6 +116,14 @@ def test_shards_that_changed_places_are_a_shard_error(tmp_path: Path) -> None:
         read_dataset(out)
 
 
+def test_an_index_that_its_record_does_not_name_is_a_shard_error(tmp_path: Path) -> None:
+    out = write_moving_shards(tmp_path / "out", 1)
+    path = shard_path(out, 0, "parquet")
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ShardError, match="not the one that its done record names"):
+        read_dataset(out)
+
+
 def test_index_that_is_no_parquet_is_a_shard_error(tmp_path: Path) -> None:
     out = write_moving_shards(tmp_path / "out", 1)
     shard_path(out, 0, "parquet").write_bytes(b"PAR1 or so")
@@ -118,9 +133,8 @@ def test_index_that_is_no_parquet_is_a_shard_error(tmp_path: Path) -> None:
 
 def test_index_that_would_fill_the_memory_is_a_shard_error(tmp_path: Path) -> None:
     out = write_moving_shards(tmp_path / "out", 1)
-    path = shard_path(out, 0, "parquet")
     row = {"key": "k", "status": "rejected", "reason": "r" * 1000, "kind": "clip", "video_ids": []}
-    write_index(path, [row] * 50_000)
-    assert path.stat().st_size < 2**20
+    write_first_index(out, *[row] * 50_000)
+    assert shard_path(out, 0, "parquet").stat().st_size < 2**20
     with memory_bound(2**28), pytest.raises(ShardError, match="must take at most"):
         read_dataset(out)

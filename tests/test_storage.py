@@ -1,5 +1,7 @@
 """Tests of files and objects: complete under their names, read many at a time."""
 
+import errno
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,34 @@ def test_urls_of_other_kinds_are_refused(url: str) -> None:
 def test_a_package_that_is_not_installed() -> None:
     with pytest.raises(UsageError, match=r"'gs://bucket/out' cannot be opened"):
         to_path("gs://bucket/out")
+
+
+def test_a_store_that_does_not_answer_is_no_empty_folder(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = to_path(bucket) / "out"
+    write_atomic(out / "a", b"1")
+
+    async def busy(*words: object, **named: object) -> None:
+        raise OSError(errno.EBUSY, "Please reduce your request rate")
+
+    monkeypatch.setattr(type(out.fs), "_lsdir", busy)
+    with pytest.raises(OSError, match="reduce your request rate"):
+        file_sizes(out, "", "")
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///", "s3://bucket/out[1]", "s3://bucket/*"])
+def test_urls_that_name_no_one_place_are_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="must name a bucket"):
+        to_path(url)
+
+
+def test_an_upload_leaves_nothing_behind(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The temporary file has no name: a process that is killed leaves none either."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with atomic_writer(to_path(bucket) / "a") as file:
+        file.write(b"content")
+        assert list(tmp_path.iterdir()) == []
+    assert read_many([to_path(bucket) / "a"]) == [b"content"]

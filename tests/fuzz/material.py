@@ -86,7 +86,7 @@ def shard_targets(folder: Path) -> dict[str, Target]:
 
     raw = folder / "raw"
     done = raw / "shard-000000.json"
-    counts = {"planned": 2, "rejected": 0, "reasons": {}, "codec": "raw"}
+    counts = {"planned": 2, "rejected": 0, "reasons": {}, "kinds": {"clip": 2}, "codec": "raw"}
     done.write_text(json.dumps(json.loads(done.read_text()) | counts))
     for name, file in (
         ("index of a shard", "shard-000000.parquet"),
