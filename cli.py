@@ -33,7 +33,7 @@ ANY = LocalPath(path_type=Path)
 PLACE = click.Path(path_type=str)  # a local path or a URL of an object store
 RAN_BUT_INCOMPLETE = 1
 WRONG_USE = 2
-DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 store_to_write = click.option(
     "--store", type=ANY, required=True, help="Store to write, made or resumed."

@@ -102,11 +102,13 @@ def write_folder(
         reasons = rejected if shard == 0 else ()
         for reason in reasons:
             rows.append({"key": "x", "status": "rejected", "reason": reason, "kind": "clip"})
-        write_index(shard_path(out, shard, "parquet"), rows)
+        index_sha256 = write_index(shard_path(out, shard, "parquet"), rows)
         record = {
             "plan_digest": "1f" * 32,
             "bytes": tar.offset,
             "sha256": digests[-1],
+            "index_sha256": index_sha256,
+            "kinds": {},
             "planned": len(rows),
             "rendered": len(rows) - len(reasons),
             "rejected": len(reasons),
