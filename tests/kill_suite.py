@@ -218,6 +218,7 @@ def late_node(case: Case) -> None:
     """A node falls silent in the middle of its shards, is given up, and wakes up at the end."""
     soon = {"health_check_period_ms": 500, "health_check_timeout_ms": 500}
     soon |= {"health_check_initial_delay_ms": 0, "health_check_failure_threshold": 4}
+    soon |= {"grpc_client_keepalive_time_ms": 2000, "grpc_client_keepalive_timeout_ms": 2000}
     arguments = {"num_cpus": 1, "_system_config": soon}
     cluster = Cluster(initialize_head=True, head_node_args=arguments)
     asleep: list[int] = []

@@ -2,6 +2,7 @@
 
 import io
 import json
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -375,10 +376,14 @@ def test_the_sandbox_sees_what_it_must(tmp_path: Path) -> None:
     def refuse() -> None:
         raise UsageError("a thing must be so, got another")
 
+    def take() -> None:
+        with mmap.mmap(-1, 2**26) as memory:  # fresh pages, whatever the process holds already
+            memory[:: mmap.PAGESIZE] = bytes(2**26 // mmap.PAGESIZE)
+
     with pytest.raises(AssertionError, match="written"):
         attempt("nothing", write)
     with pytest.raises(AssertionError, match="MiB, 1 are allowed"):
-        attempt("nothing", lambda: np.ones(2**24), most_bytes=2**20)
+        attempt("nothing", take, most_bytes=2**20)
     with pytest.raises(KeyError):
         attempt("nothing", lambda: {}["a"])
     attempt("nothing", refuse)
