@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from . import baselines, clips, extraction, loader, memory, render, restart, training
+from . import baselines, clips, extraction, growth, loader, memory, render, restart, training
 from .measure import HEADER, Row
 
 NUM_CLIPS = 48
@@ -38,6 +38,7 @@ def main(folder: Path) -> None:
         print(row(), flush=True)
     others = (
         restart.measure(work),
+        growth.measure(work, sources),
         training.measure(work, sources),
         baselines.measure(work, sources, cores),
     )

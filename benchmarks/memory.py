@@ -1,4 +1,4 @@
-"""Peak memory of a render worker and of the planner, each in a process of its own."""
+"""Peak memory of a render process and of the planner, each in a process of its own."""
 
 import multiprocessing
 import time
@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from manifests import SourceVideo, write_sources
+from synth.attempt import Limits, ShardResult, attempt_shard
 from synth.plan_files import read_plan, read_plan_sources, write_plan
-from synth.render import ShardTask, render_shard
+from synth.render import ShardTask
 
 from .clips import write_recipe
 from .measure import Row
@@ -42,29 +43,26 @@ def in_a_process(work: Callable[..., object], *words: object) -> tuple[float, in
     return measured
 
 
-def render_one_shard(plan_folder: Path, out: Path) -> None:
-    """Do what a worker does: one shard of all the planned rows."""
-    plan = read_plan(plan_folder)
-    videos = {video.video_id: video for video in read_plan_sources(plan, None)}
-    for shard, rows in plan.shards():
-        task = ShardTask(shard, rows, videos, str(out), "filmstrip", plan.digest)
-        report = render_shard(task)
-        if report.rejected:
-            raise RuntimeError(f"samples were rejected: {report.reasons}")
-
-
 def worker_row(folder: Path, sources: Path) -> Row:
-    """Render 512 samples as one shard in one process."""
+    """Render 512 samples as one shard, as a worker does: in a child."""
     recipe = write_recipe(folder / "worker.toml", samples_per_video=16, samples_per_shard=512)
     write_plan(recipe, sources, folder / "worker_plan")
-    _, peak = in_a_process(render_one_shard, folder / "worker_plan", folder / "worker_out")
+    plan = read_plan(folder / "worker_plan")
+    videos = {video.video_id: video for video in read_plan_sources(plan, None)}
+    shard, rows = next(plan.shards())
+    out = folder / "worker_out"
+    out.mkdir()
+    task = ShardTask(shard, rows, videos, str(out), "filmstrip", plan.digest)
+    outcome = attempt_shard(task, Limits(600.0, 2**33))
+    if not isinstance(outcome, ShardResult) or outcome.report.rejected:
+        raise RuntimeError(f"the shard was not made whole: {outcome}")
     return Row(
-        "memory of a render worker",
-        f"{peak / 1e6:,.0f} MB",
+        "memory of a render process",
+        f"{outcome.peak_bytes / 1e6:,.0f} MB",
         "",
         None,
         "< 1,000 MB",
-        peak < GIGABYTE,
+        outcome.peak_bytes < GIGABYTE,
     )
 
 

@@ -84,5 +84,5 @@ def measure(folder: Path, sources: Path, workers: int, samples_per_video: int) -
         plan.num_samples,
         ours_seconds,
         limit_seconds,
-        0.80,
+        0.90,
     )

@@ -300,6 +300,7 @@ def run_scenario(scenario: Callable[[Case], None], dataset: Path, out: str, seed
 
 def make_dataset(folder: Path) -> Path:
     """Plan 60 shards, and render them without Ray and without interruption."""
+    folder.mkdir(exist_ok=True)
     return render_many_shards(folder, CHANGES)
 
 
