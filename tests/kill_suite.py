@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import ray
 from made_dataset import digests, render_many_shards
+from made_processes import below
 from made_s3 import new_bucket, run_s3_server
 from ray.cluster_utils import Cluster
 
@@ -102,22 +103,6 @@ class Case:
         assert sorted(found) == sorted(expected)
         assert found == expected
         self.num_bytes = sum(len(content or b"") for content in found.values())
-
-
-def below(driver: int, title: bytes) -> list[int]:
-    """Return the processes below a driver whose command line has `title`."""
-    parents, titles = {}, {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            pid, fields = int(path.name), (path / "stat").read_text().rpartition(")")[2].split()
-            parents[pid], titles[pid] = int(fields[1]), (path / "cmdline").read_bytes()
-        except OSError:
-            continue  # it ended meanwhile
-
-    def is_below(pid: int) -> bool:
-        return pid == driver or (pid in parents and is_below(parents[pid]))
-
-    return [pid for pid, found in titles.items() if title in found and is_below(pid)]
 
 
 # -- scenarios -----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_processes import below
 from made_runs import SMALL_X3D, step_losses, write_small_recipe
 from made_shards import write_moving_shards, write_pasted_pairs
 from ray.cluster_utils import Cluster
@@ -93,22 +94,6 @@ def wait_until(condition: Callable[[], bool], seconds: float = 200) -> None:
 def losses_so_far(run: Path) -> int:
     """Return how many losses a run has written down; 0 before it has begun."""
     return len(step_losses(run)) if (run / "metrics.jsonl").exists() else 0
-
-
-def below(root: int, title: bytes) -> list[int]:
-    """Return the processes below one whose command line says `title`."""
-    parents, titles = {}, {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            pid, fields = int(path.name), (path / "stat").read_text().rpartition(")")[2].split()
-            parents[pid], titles[pid] = int(fields[1]), (path / "cmdline").read_bytes()
-        except OSError:
-            continue  # it ended meanwhile
-
-    def is_below(pid: int) -> bool:
-        return pid in parents and (parents[pid] == root or is_below(parents[pid]))
-
-    return sorted(pid for pid in parents if title in titles[pid] and is_below(pid))
 
 
 def check_equal(run: Path, one: Path) -> None:
