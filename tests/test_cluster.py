@@ -129,8 +129,14 @@ def test_ray_jobs(
         driver = ["synth", "render", *job, "--address", "auto"]  # on the node that makes shards
         submit = ["--submission-id", "first", "--no-wait", "--entrypoint-resources", '{"other": 1}']
         environment["RAY_AUTH_MODE"] = "token"
-        submitted = run("ray", "job", "submit", *submit, "--", *driver)
-        assert submitted.returncode == 0, submitted.stderr
+
+        def is_submitted() -> bool:
+            """Submit, once Ray's agents are up."""
+            done = run("ray", "job", "submit", *submit, "--", *driver)
+            assert done.returncode == 0 or "No available agent" in done.stderr, done.stderr
+            return done.returncode == 0
+
+        wait_until(is_submitted, log)
         wait_until(lambda: num_done(out) >= 3, log)
         run("ray", "job", "stop", "first")
         assert 3 <= num_done(out) < 60
