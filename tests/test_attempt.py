@@ -258,6 +258,7 @@ def test_a_shard_that_never_fits_in_memory_is_reported(tmp_path: Path, silent: s
     assert all("must stay below 0.02 GB" in reason for reason in report.failed.values())
 
 
+@pytest.mark.slow
 def test_more_memory_than_any_node_has_is_refused(tmp_path: Path) -> None:
     write_plan(write_recipe(tmp_path), make_sources(tmp_path), tmp_path / "plan")
     with pytest.raises(UsageError, match="lower --memory-gb"):

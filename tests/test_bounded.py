@@ -16,6 +16,8 @@ from manifests import SeamlineError, UsageError, open_table, read_json, read_tab
 from manifests.bounded import LARGEST_JSON, read_batches
 from manifests.parquet_pages import row_group_bytes
 
+pytestmark = pytest.mark.slow
+
 TEXTS = pa.schema([("text", pa.string()), ("texts", pa.list_(pa.string()))])
 
 

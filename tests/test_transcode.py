@@ -56,6 +56,7 @@ def test_frames_and_times_are_kept(name: str, made_videos: MadeVideos, tmp_path:
     assert np.abs(difference_THWC.mean((0, 1, 2))).max() < 1.5  # no colour drifts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL_SAMPLE)
 def test_real_clips_are_kept(name: str, shared: Path, tmp_path: Path) -> None:
     source = probe_video(str(shared / "data/clips" / name))

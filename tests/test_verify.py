@@ -20,6 +20,8 @@ from synth import read_status, render_plan, verify_output, write_plan, write_pre
 from synth.render import render_samples
 from synth.verify_shard import ShardCheck, ShardFindings
 
+pytestmark = pytest.mark.slow
+
 CODECS = ("filmstrip", "raw", "h264")
 SMALL = RECIPE.replace("samples_per_shard = 6", "samples_per_shard = 2")
 

@@ -10,6 +10,8 @@ from hypothesis import given
 from material import Target
 from sandbox import attempt, fuzzed, replaced
 
+pytestmark = pytest.mark.slow
+
 SLOW = {  # share of the examples; the others take a millisecond or two
     "model.json": 0.2,
     "model.safetensors": 0.2,

@@ -17,6 +17,8 @@ from sandbox import attempt, fuzzed
 from manifests import SourceVideo, VideoError, probe_video, resolve_path, scan_packets
 from synth import read_frames
 
+pytestmark = pytest.mark.slow
+
 WAYS = (
     *("{}", "file:{}", "file://{}", "pipe:{}", "pipe://{}", "concat:{}|{}", "concat://{}|{}"),
     *("subfile,,start,0,end,9,,:{}", "subfile,,start,0,end,9,,:file://{}", "crypto:{}", "async:{}"),

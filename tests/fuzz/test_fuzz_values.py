@@ -34,6 +34,8 @@ from synth.tree import (
 )
 from train.loader import ShardSample
 
+pytestmark = pytest.mark.slow
+
 JSON_FILES = {  # share of the examples
     "done record": 0.5,
     "dataset.json": 0.5,
