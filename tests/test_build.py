@@ -18,6 +18,8 @@ import pytest
 from manifests import UsageError, read_sources, to_path
 from manifests.build import build_sources, probe_one
 
+pytestmark = pytest.mark.slow
+
 # ------------------------------------------- what children run in place of a decoder, by file name
 
 

@@ -25,6 +25,8 @@ from manifests.demo_scenes import (
     run_phases,
 )
 
+pytestmark = pytest.mark.slow
+
 COUNTS = {"num_train_per_class": 1, "num_untrimmed": 2, "untrimmed_seconds": 12.0}
 
 

@@ -12,6 +12,8 @@ from manifests import UsageError
 from train.backbones import I3D, I3DArguments
 from train.backbones.i3d import first_centre, same_padding
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("name", "in_channels"),

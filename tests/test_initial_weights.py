@@ -18,6 +18,8 @@ from train.backbones.x3d import SSDET_BLOCK, SSDET_OUTSIDE
 from train.checkpoint import write_model
 from train.initial_weights import load_initial_weights, read_weights
 
+pytestmark = pytest.mark.slow
+
 ARGUMENTS: dict[str, Any] = {"depth_factor": 0.2, "width_factor": 0.3, "feature_dim": 8}
 SMALL: dict[str, dict[str, Any]] = {
     "x3d": ARGUMENTS,

@@ -44,6 +44,8 @@ from synth import apply_view, read_frames
 from train import X3D, X3DArguments, normalise
 from train.checkpoint import write_model
 
+pytestmark = pytest.mark.slow
+
 WINDOW = 8
 CLASSES = ["run", "jump", "fall"]
 

@@ -19,6 +19,8 @@ from train.loader import SampleTable, epoch_batches, epoch_order, load_batches, 
 from train.read_ahead import ReadAhead
 from train.shard_cache import ShardCache, locked_folder
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (4, 32, 32, 3)
 
 

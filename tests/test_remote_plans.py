@@ -21,6 +21,8 @@ from manifests import (
 from synth import write_plan
 from synth.plan_files import Plan, read_plan, read_plan_sources
 
+pytestmark = pytest.mark.slow
+
 ANNOTATED: dict[str, Any] = {"kinds": "{annotated = 1}", "frames": 4, "frame_stride": 1}
 
 

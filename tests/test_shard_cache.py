@@ -24,6 +24,8 @@ from synth import ShardDataset, ShardIndex, read_dataset
 from train import shard_cache, train_model
 from train.shard_cache import ShardCache, locked_folder
 
+pytestmark = pytest.mark.slow
+
 NUM_SHARDS = 6
 
 

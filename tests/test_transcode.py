@@ -26,6 +26,8 @@ from manifests import transcode as module
 from manifests.transcode import new_size, plan_transcode, transcode
 from synth import read_frames, resize
 
+pytestmark = pytest.mark.slow
+
 
 def transcoded(source: Path, target: Path, *part: float | None):
     return transcode(plan_transcode(str(source), str(target), *part))
