@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from .errors import UsageError, VideoError
+from .places import check_bucket, folder_of
 from .probe import probe_video
 from .progress import Progress
 from .readers import Entry, list_sources
@@ -130,7 +131,7 @@ def build_sources(
         )
     targets = choose_targets(listing.entries, videos or source, transcode_to)
     partial_path = _partial_path(out)
-    rows = _Rows(listing.entries, listing.classes, _folder_of(out), check, targets)
+    rows = _Rows(listing.entries, listing.classes, folder_of(out), check, targets)
     resumed = rows.resume(partial_path)
     with swept(transcode_to):
         _probe_rest(rows, partial_path, resumed, num_workers, probe_file or probe_one)
@@ -364,11 +365,8 @@ def _partial_path(out: AnyPath) -> Path:
     return out.with_name(name)
 
 
-def _folder_of(out: AnyPath) -> str:
-    return os.path.dirname(os.path.abspath(out)) if isinstance(out, Path) else str(out.parent)
-
-
 def _check_out(out: AnyPath, source: Path) -> None:
+    check_bucket(out)  # before hours of probing
     if out.is_dir():
         raise UsageError(f"the sources table must be a file, but {str(out)!r} is a folder")
     if isinstance(out, Path) and out.exists() and source.exists() and out.samefile(source):

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from manifests import UsageError, ray_cluster, storage_errors
+from manifests import UsageError, first_line, ray_cluster, storage_errors
 
 from .attempt import FailedAttempt, Limits, ShardResult, attempt_shard, failure_of, memory_of
 from .render import ShardTask, render_shard
@@ -23,10 +23,9 @@ from .render_log import RenderLog
 from .render_metrics import RenderMetrics
 
 MAX_ATTEMPTS = 3
-MAX_HANGS = 8  # videos of a shard that may hang before the shard is given up
+MAX_HANGS = 8  # videos of a shard that may hang or crash before the shard is given up
 WATCHER_BYTES = 200 * 2**20  # what a worker takes itself, beside the child that renders
 IN_FLIGHT_PER_WORKER = 2  # so that no worker waits for its next shard
-
 LOOK_SECONDS = 10.0  # between two signs of life
 
 Outcome = ShardResult | FailedAttempt
@@ -62,12 +61,12 @@ class Attempt:
         A video whose decoder hangs, or crashes twice in a row, is rejected; that costs no attempt.
         """
         is_culprit = failure.video_id and failure.video_id not in self.task.failed
-        if len(self.task.failed) == MAX_HANGS:
-            return None  # rather the store of the videos than the videos
         if is_culprit and (
             failure.cause == "hang"
             or (failure.cause == "crash" and failure.video_id == self.suspect)
         ):
+            if len(self.task.failed) == MAX_HANGS:
+                return None  # rather the store of the videos than the videos
             failed = {**self.task.failed, failure.video_id: _rejection(failure)}
             return Attempt(replace(self.task, failed=failed), self.number, alone=self.alone)
         if failure.cause == "disk" or self.number == MAX_ATTEMPTS:
@@ -184,16 +183,12 @@ def _outcome(ready: Any) -> Outcome:
     try:
         outcome: Outcome = ray.get(ready)
     except ray.exceptions.OutOfMemoryError as err:
-        return FailedAttempt("memory", f"the node ran out of memory ({_first_line(err)})")
+        return FailedAttempt("memory", f"the node ran out of memory ({first_line(err)})")
     except ray.exceptions.RayTaskError as err:
         return FailedAttempt("error", _last_line(err))
     except ray.exceptions.RayError as err:  # the worker or its node is gone
-        return FailedAttempt("error", f"a worker was lost ({_first_line(err)})")
+        return FailedAttempt("error", f"a worker was lost ({first_line(err)})")
     return outcome
-
-
-def _first_line(err: Exception) -> str:
-    return str(err).strip().splitlines()[0][:200]
 
 
 def _last_line(err: Exception) -> str:

@@ -208,6 +208,9 @@ def test_a_hanging_video_is_rejected_and_costs_no_attempt() -> None:
     assert attempt.number == 1
     assert attempt.task.failed == {f"v{k}": "too long" for k in range(MAX_HANGS)}
     assert follow(*hangs, FailedAttempt("hang", "too long", "another")) is None
+    killed = follow(*hangs, FailedAttempt("memory", "killed"))
+    assert killed is not None  # a kill is tried again, whatever hung before
+    assert killed.number == 2
 
 
 def test_a_video_is_rejected_when_its_decoder_crashes_twice_in_a_row() -> None:
