@@ -1,16 +1,16 @@
 """Train a head on a store and score it per snippet on held-out videos, against chance."""
 
-import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from manifests import UsageError, snippets_between
+from manifests import UsageError
 
+from .annotations import AnnotatedSegment, Annotations, snippet_labels
 from .heads import train_linear
 from .metrics import chance_average_precision, mean_average_precision
 from .store import FeatureStore
@@ -26,14 +26,14 @@ class ProbedVideo:
         video_id: As in the store.
         times_S3: Start, centre and end of each snippet in seconds.
         scores_SC: float64, probability of each class.
-        segments: (start_seconds, end_seconds, class index) of the annotation.
+        segments: Of the annotation.
         duration_seconds: Of the video.
     """
 
     video_id: str
     times_S3: np.ndarray
     scores_SC: np.ndarray
-    segments: tuple[tuple[float, float, int], ...]
+    segments: tuple[AnnotatedSegment, ...]
     duration_seconds: float
 
 
@@ -111,12 +111,12 @@ def probe_store(
     """
     if head not in HEADS:
         raise UsageError(f"the head must be one of {', '.join(HEADS)}, got {head!r}")
-    classes = segment_classes(segments)
-    ids = {name: _subset_ids(segments, name) for name in (train_subset, test_subset)}
+    annotations = Annotations.of_table(segments)
+    classes, annotated = annotations.classes, annotations.segments
+    ids = {name: annotations.video_ids(name) for name in (train_subset, test_subset)}
     absent = sorted(
         {video_id for found in ids.values() for video_id in found if video_id not in store}
     )
-    annotated = _segments_of(segments, classes)
     readable = {
         name: [video_id for video_id in found if video_id in store] for name, found in ids.items()
     }
@@ -150,7 +150,7 @@ def probe_store(
                 video_id,
                 store.times(video_id),
                 fitted.predict(store[video_id]),
-                tuple(annotated[video_id]),
+                annotated[video_id],
                 store.video(video_id).duration_seconds,
             )
             for video_id in readable[test_subset]
@@ -158,59 +158,14 @@ def probe_store(
     )
 
 
-def segment_classes(segments: pa.Table) -> tuple[str, ...]:
-    """Return the class names in id order: of the table's metadata, else those that occur, sorted.
-
-    Raises:
-        UsageError: There is no class.
-    """
-    stated = (segments.schema.metadata or {}).get(b"classes")
-    classes = json.loads(stated) if stated else sorted(set(segments["label"].to_pylist()))
-    if not classes:
-        raise UsageError("the segments table names no class")
-    return tuple(classes)
-
-
-def snippet_labels(
-    times_S3: np.ndarray, segments: Sequence[tuple[float, float, int]], num_classes: int
-) -> np.ndarray:
-    """Return bool `(S, C)`: the snippet's centre lies in a segment of the class."""
-    labels_SC = np.zeros((len(times_S3), num_classes), bool)
-    for start_seconds, end_seconds, class_index in segments:
-        inside = snippets_between(times_S3, start_seconds, end_seconds)
-        labels_SC[inside.start : inside.stop, class_index] = True
-    return labels_SC
-
-
 def _or_none(number: float) -> float | None:
     return None if math.isnan(number) else number
-
-
-def _subset_ids(segments: pa.Table, subset: str) -> list[str]:
-    rows = zip(segments["video_id"].to_pylist(), segments["subset"].to_pylist(), strict=True)
-    return list(dict.fromkeys(video_id for video_id, name in rows if name == subset))
-
-
-def _segments_of(
-    segments: pa.Table, classes: Sequence[str]
-) -> dict[str, list[tuple[float, float, int]]]:
-    index_of = {name: index for index, name in enumerate(classes)}
-    found: dict[str, list[tuple[float, float, int]]] = {}
-    for row in segments.to_pylist():
-        if row["label"] not in index_of:
-            raise UsageError(
-                f"label {row['label']!r} is not among the classes of the segments table"
-            )
-        found.setdefault(row["video_id"], []).append(
-            (row["start_seconds"], row["end_seconds"], index_of[row["label"]])
-        )
-    return found
 
 
 def _rows(
     store: FeatureStore,
     video_ids: Sequence[str],
-    annotated: dict[str, list[tuple[float, float, int]]],
+    annotated: Mapping[str, Sequence[AnnotatedSegment]],
     num_classes: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return features and labels of all snippets of `video_ids`, end to end."""

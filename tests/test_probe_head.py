@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from test_store import SPEC, planned
 
 from features import FeatureStore, draw_timelines, probe_store, rows_digest
+from features.annotations import snippet_labels
 from features.heads import train_linear
 from features.layout import plan_layout
 from features.metrics import (
@@ -19,7 +20,6 @@ from features.metrics import (
     chance_average_precision,
     mean_average_precision,
 )
-from features.probe import snippet_labels
 from features.writer import StoreWriter
 from manifests import UsageError
 from manifests.tables import SEGMENTS_SCHEMA

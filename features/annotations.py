@@ -1,0 +1,78 @@
+"""The annotated segments of a dataset by video: what heads learn and metrics score against."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from manifests import UsageError, snippets_between
+
+
+class AnnotatedSegment(NamedTuple):
+    """One action instance: half-open in seconds, of the class at `class_index`."""
+
+    start_seconds: float
+    end_seconds: float
+    class_index: int
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Segments of all videos that a segments table names.
+
+    Attributes:
+        classes: Class names in id order.
+        segments: Video id -> its segments, in the order of the table.
+        subsets: Video id -> its subset, or None.
+    """
+
+    classes: tuple[str, ...]
+    segments: Mapping[str, tuple[AnnotatedSegment, ...]]
+    subsets: Mapping[str, str | None]
+
+    @classmethod
+    def of_table(cls, table: pa.Table) -> "Annotations":
+        """Read a table of `segments.parquet`.
+
+        Raises:
+            UsageError: There is no class, or a label is none of the stated classes.
+        """
+        stated = (table.schema.metadata or {}).get(b"classes")
+        classes = json.loads(stated) if stated else sorted(set(table["label"].to_pylist()))
+        if not classes:
+            raise UsageError("the segments table names no class")
+        index_of = {name: index for index, name in enumerate(classes)}
+        segments: dict[str, list[AnnotatedSegment]] = {}
+        subsets: dict[str, str | None] = {}
+        for row in table.to_pylist():
+            if row["label"] not in index_of:
+                raise UsageError(
+                    f"label {row['label']!r} is not among the classes of the segments table"
+                )
+            segments.setdefault(row["video_id"], []).append(
+                AnnotatedSegment(row["start_seconds"], row["end_seconds"], index_of[row["label"]])
+            )
+            subsets.setdefault(row["video_id"], row["subset"])
+        return cls(
+            tuple(classes),
+            {video_id: tuple(found) for video_id, found in segments.items()},
+            subsets,
+        )
+
+    def video_ids(self, subset: str) -> list[str]:
+        """Return the annotated videos of a subset, in the order of the table."""
+        return [video_id for video_id, name in self.subsets.items() if name == subset]
+
+
+def snippet_labels(
+    times_S3: np.ndarray, segments: Sequence[tuple[float, float, int]], num_classes: int
+) -> np.ndarray:
+    """Return bool `(S, C)`: the snippet's centre lies in a segment of the class."""
+    labels_SC = np.zeros((len(times_S3), num_classes), bool)
+    for start_seconds, end_seconds, class_index in segments:
+        inside = snippets_between(times_S3, start_seconds, end_seconds)
+        labels_SC[inside.start : inside.stop, class_index] = True
+    return labels_SC
