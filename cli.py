@@ -446,36 +446,13 @@ def features() -> None:
 @max_rejected
 @as_json
 def extract(
-    sources: str,
-    checkpoint: Path,
-    store: Path,
-    snippet_len: int | None,
-    snippet_stride: int | None,
-    fps: str | None,
-    tail: str,
-    batch: int | None,
-    device: str | None,
-    workers: int | None,
-    max_rejected: float,
-    is_json: bool,
+    sources: str, checkpoint: Path, store: Path, fps: str | None, is_json: bool, **options: Any
 ) -> None:
     """Extract a feature vector per snippet of every video of SOURCES."""
     from features import extract_features
     from manifests import read_sources
 
-    report = extract_features(
-        read_sources(sources),
-        checkpoint,
-        store,
-        snippet_len=snippet_len,
-        snippet_stride=snippet_stride,
-        fps=None if fps is None else rate(fps),
-        tail=tail,
-        batch=batch,
-        device=device,
-        workers=workers,
-        max_rejected=max_rejected,
-    )
+    report = extract_features(read_sources(sources), checkpoint, store, fps=rate(fps), **options)
     show_stored(report, store, "snippets", is_json)
 
 
@@ -505,37 +482,23 @@ def predict(
     checkpoints: tuple[Path, ...],
     store: Path,
     fps: str | None,
-    window_stride: int | None,
-    batch: int | None,
-    device: str | None,
-    workers: int | None,
-    max_rejected: float,
     is_json: bool,
+    **options: Any,
 ) -> None:
     """Write class probabilities of every frame of the videos of SOURCES as a store."""
     from features import predict_frames
     from manifests import read_sources
 
-    report = predict_frames(
-        read_sources(sources),
-        checkpoints,
-        store,
-        fps=None if fps is None else rate(fps),
-        window_stride=window_stride,
-        batch=batch,
-        device=device,
-        workers=workers,
-        max_rejected=max_rejected,
-    )
+    report = predict_frames(read_sources(sources), checkpoints, store, fps=rate(fps), **options)
     show_stored(report, store, "frames", is_json)
 
 
-def rate(text: str) -> Fraction:
-    """Parse a frame rate; wrong use if it is none."""
+def rate(text: str | None) -> Fraction | None:
+    """Parse a frame rate, or none; wrong use if it is no number."""
     from manifests import UsageError
 
     try:
-        return Fraction(text)
+        return None if text is None else Fraction(text)
     except (ValueError, ZeroDivisionError) as err:
         raise UsageError(f"--fps must be a number or a fraction, got {text!r}") from err
 
