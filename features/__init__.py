@@ -2,6 +2,7 @@
 
 from .check import VerifyReport, describe_store, verify_store
 from .demo import DemoReport, run_demo
+from .detections import DetectedVideo, Detection, read_detections, write_detections
 from .encoder import Encoder, encoder_of_run
 from .exports import FORMATS, ExportReport, export_store
 from .extract import ExtractReport, extract_features
@@ -16,6 +17,8 @@ __all__ = [
     "FORMATS",
     "HEADS",
     "DemoReport",
+    "DetectedVideo",
+    "Detection",
     "Encoder",
     "ExportReport",
     "ExtractReport",
@@ -33,7 +36,9 @@ __all__ = [
     "predict_frames",
     "predictor_of_runs",
     "probe_store",
+    "read_detections",
     "rows_digest",
     "run_demo",
     "verify_store",
+    "write_detections",
 ]
