@@ -12,8 +12,9 @@ writer, and counts only when its commit record exists, so a killed writer costs 
 """
 
 import hashlib
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,7 +82,7 @@ def rows_digest(feats_SD: np.ndarray, times_S3: np.ndarray) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class _Stream:
+class _Stored:
     """One store on disk, open for reading."""
 
     path: Path
@@ -106,6 +107,16 @@ class _Stream:
         return f"video {video_id!r} was rejected from the store {str(self.path)!r}: {reason}"
 
 
+@dataclass(frozen=True, eq=False)
+class _Stream:
+    """Some columns of a store on disk, those from `first` to before `end`, under a name."""
+
+    name: str
+    stored: _Stored
+    first: int
+    end: int
+
+
 class FeatureStore:
     """Read snippet features of videos, by video id; several stores may lie side by side.
 
@@ -114,6 +125,7 @@ class FeatureStore:
 
     def __init__(self, streams: Sequence[_Stream], video_ids: Sequence[str]) -> None:
         self._streams, self._video_ids = tuple(streams), tuple(video_ids)
+        self._stored = tuple(dict.fromkeys(stream.stored for stream in streams))
 
     @classmethod
     def open(cls, path: Path | str, *beside: Path | str) -> "FeatureStore":
@@ -146,7 +158,9 @@ class FeatureStore:
         status = index["status"].to_pylist()
         ids = index["video_id"].to_pylist()
         position_of = {ids[i]: i for i in range(len(ids)) if status[i] == "ok"}
-        return cls([_Stream(path, spec, index, features, times, position_of)], list(position_of))
+        stored = _Stored(path, spec, index, features, times, position_of)
+        streams = [_Stream(spec.backbone, stored, 0, spec.feature_dim)]
+        return cls(streams, list(position_of))
 
     @property
     def video_ids(self) -> tuple[str, ...]:
@@ -155,53 +169,68 @@ class FeatureStore:
 
     @property
     def specs(self) -> tuple[FeatureSpec, ...]:
-        """Return the FeatureSpec of every stream, in channel order."""
-        return tuple(stream.spec for stream in self._streams)
+        """Return the FeatureSpec of every store that lies here, in channel order."""
+        return tuple(stored.spec for stored in self._stored)
 
     @property
     def spec(self) -> FeatureSpec:
         """Return the FeatureSpec of the first stream; all share its time grid."""
-        return self._streams[0].spec
+        return self._stored[0].spec
 
     @property
     def feature_dim(self) -> int:
         """Return the length of a row, all streams together."""
-        return sum(stream.spec.feature_dim for stream in self._streams)
+        return sum(stream.end - stream.first for stream in self._streams)
+
+    @property
+    def channel_ranges(self) -> dict[str, tuple[int, int]]:
+        """Return `name: (first, end)` of every stream: its channels in a row, in order.
+
+        A stream has the name that the FeatureSpec gives it, or that of the backbone where a store
+        holds one stream only; of equal names the later ones get "-2", "-3".
+        """
+        ranges, first = {}, 0
+        for stream in self._streams:
+            ranges[stream.name] = (first, first + stream.end - stream.first)
+            first = ranges[stream.name][1]
+        return ranges
 
     @property
     def num_rows(self) -> int:
         """Return the rows of the array of the first stream, padding included."""
-        return self._streams[0].features.shape[0]
+        return self._stored[0].features.shape[0]
 
     @property
     def index(self) -> pa.Table:
         """Return the index table of the first stream, rejected videos included."""
-        return self._streams[0].index
+        return self._stored[0].index
 
     @property
     def path(self) -> Path:
         """Return where the first stream lies."""
-        return self._streams[0].path
+        return self._stored[0].path
 
     @property
     def digest(self) -> str:
         """Return sha256 of what the store says: spec, ids and row digests of every stream."""
-        return canonical_digest(
+        said: list[object] = [
             [
-                [
-                    stream.spec.digest,
-                    stream.index["video_id"].to_pylist(),
-                    stream.index["digest"].to_pylist(),
-                ]
-                for stream in self._streams
+                stored.spec.digest,
+                stored.index["video_id"].to_pylist(),
+                stored.index["digest"].to_pylist(),
             ]
-        )
+            for stored in self._stored
+        ]
+        channels = [(s.stored, c) for s in self._streams for c in range(s.first, s.end)]
+        if channels != [(s, c) for s in self._stored for c in range(s.spec.feature_dim)]:
+            said.append([[self._stored.index(stored), c] for stored, c in channels])
+        return canonical_digest(said)
 
     def __len__(self) -> int:
         return len(self._video_ids)
 
     def __contains__(self, video_id: object) -> bool:
-        return all(video_id in stream.position_of for stream in self._streams)
+        return all(video_id in stored.position_of for stored in self._stored)
 
     def __getitem__(self, video_id: str) -> np.ndarray:
         """Return all rows of a video, float16 `(S, D)`.
@@ -209,22 +238,22 @@ class FeatureStore:
         Raises:
             StoreError: The video is not in the store, was rejected, or its rows are damaged.
         """
-        return self._read(video_id, *self._streams[0].rows(video_id))
+        return self._read(video_id, *self._stored[0].rows(video_id))
 
     def video(self, video_id: str) -> StoredVideo:
         """Return the index row of a video (of the first stream); raises StoreError as `[]` does."""
-        self._streams[0].rows(video_id)
-        position = self._streams[0].position_of[video_id]
+        self._stored[0].rows(video_id)
+        position = self._stored[0].position_of[video_id]
         return StoredVideo(**self.index.slice(position, 1).to_pylist()[0])
 
     def times(self, video_id: str) -> np.ndarray:
         """Return start, centre and end of each snippet in seconds, float64 `(S, 3)`."""
-        stream = self._streams[0]
-        return _read_rows(stream, stream.times, video_id, *stream.rows(video_id))
+        stored = self._stored[0]
+        return _read_rows(stored, stored.times, video_id, *stored.rows(video_id))
 
     def between(self, video_id: str, t0: float, t1: float) -> np.ndarray:
         """Return the rows whose centre lies in `[t0, t1)` seconds, float16 `(S, D)`."""
-        first, _ = self._streams[0].rows(video_id)
+        first, _ = self._stored[0].rows(video_id)
         found = snippets_between(self.times(video_id), t0, t1)
         return self._read(video_id, first + found.start, first + found.stop)
 
@@ -248,27 +277,52 @@ class FeatureStore:
                 raise StoreError(
                     f"video {video_id!r} has other snippet times in {str(other.path)!r}"
                 )
-        return FeatureStore(self._streams + other._streams, shared)
+        return FeatureStore(_told_apart(self._streams + other._streams), shared)
+
+    def select(self, names: Sequence[str]) -> "FeatureStore":
+        """Return the same videos with these streams only, in this order (`("flow", "rgb")`).
+
+        Raises:
+            StoreError: There is no stream of that name, or none is named.
+        """
+        known = {stream.name: stream for stream in self._streams}
+        absent = [name for name in names if name not in known]
+        if absent or not names:
+            raise StoreError(
+                f"streams must be among {', '.join(map(repr, known))}, got "
+                f"{', '.join(map(repr, absent)) or 'none'} ({str(self.path)!r})"
+            )
+        return FeatureStore(_told_apart([known[name] for name in names]), self.video_ids)
 
     def _read(self, video_id: str, first: int, end: int) -> np.ndarray:
-        offset = first - self._streams[0].rows(video_id)[0]
-        parts = []
-        for stream in self._streams:
-            start = stream.rows(video_id)[0] + offset
+        offset, rows = first - self._stored[0].rows(video_id)[0], {}
+        for stored in self._stored:
+            start = stored.rows(video_id)[0] + offset
             span = (start, start + end - first)
-            parts.append(_read_rows(stream, stream.features, video_id, *span))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+            rows[stored] = _read_rows(stored, stored.features, video_id, *span)
+        parts = [rows[stream.stored][:, stream.first : stream.end] for stream in self._streams]
+        return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
+
+
+def _told_apart(streams: Sequence[_Stream]) -> list[_Stream]:
+    """Return streams with names of their own: the second "rgb" is "rgb-2"."""
+    named: dict[str, _Stream] = {}
+    for stream in streams:
+        numbered = (f"{stream.name}-{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([stream.name], numbered) if name not in named)
+        named[name] = replace(stream, name=name)
+    return list(named.values())
 
 
 def _read_rows(
-    stream: _Stream, array: zarr.Array, video_id: str, first: int, end: int
+    stored: _Stored, array: zarr.Array, video_id: str, first: int, end: int
 ) -> np.ndarray:
-    check_read(array, stream.path, end - first)
+    check_read(array, stored.path, end - first)
     try:
         return np.asarray(array[first:end])
     except (ValueError, OSError, RuntimeError) as err:
         raise StoreError(
-            f"the rows of video {video_id!r} in {str(stream.path)!r} are damaged: {err}"
+            f"the rows of video {video_id!r} in {str(stored.path)!r} are damaged: {err}"
         ) from err
 
 

@@ -155,6 +155,31 @@ def test_concat_lays_channels_side_by_side(tmp_path):
     assert "a/b" not in both
 
 
+def test_streams_are_named_ranges_and_can_be_chosen_and_ordered(tmp_path):
+    first = make_store(tmp_path / "a.zarr", COUNTS)
+    make_store(tmp_path / "b.zarr", COUNTS, replace(SPEC, feature_dim=3, backbone="flow"))
+    both = FeatureStore.open(tmp_path / "a.zarr", tmp_path / "b.zarr")
+    assert first.channel_ranges == {"toy": (0, 5)}
+    assert both.channel_ranges == {"toy": (0, 5), "flow": (5, 8)}
+    assert both.concat(first).concat(first).channel_ranges == {
+        "toy": (0, 5),
+        "flow": (5, 8),
+        "toy-2": (8, 13),
+        "toy-3": (13, 18),
+    }
+    swapped = both.select(["flow", "toy"])
+    assert swapped.channel_ranges == {"flow": (0, 3), "toy": (3, 8)}
+    np.testing.assert_array_equal(swapped["c"], np.roll(both["c"], 3, axis=1))
+    assert swapped["c"].flags.c_contiguous
+    assert both.select(["toy"]).feature_dim == 5
+    np.testing.assert_array_equal(both.select(["toy"])["e"], first["e"])
+    assert both.select(["toy", "flow"]).digest == both.digest != swapped.digest
+    assert [spec.backbone for spec in swapped.specs] == ["flow", "toy"]
+    for names, said in ((["rgb"], "got 'rgb'"), ([], "got none")):
+        with pytest.raises(StoreError, match=f"streams must be among 'toy', 'flow', {said}"):
+            both.select(names)
+
+
 def test_concat_refuses_other_grids_and_other_times(tmp_path):
     first = make_store(tmp_path / "a.zarr", COUNTS)
     other = make_store(tmp_path / "b.zarr", COUNTS, replace(SPEC, snippet_stride=8))
