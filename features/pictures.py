@@ -8,16 +8,12 @@ import numpy as np
 
 from manifests import write_atomic
 
+from .colours import class_colour
 from .probe import ProbedVideo, ProbeReport
 
 WIDTH, LEFT, RIGHT = 1040, 196, 24  # pixels of a picture, of its labels, of its margin
 LANE, GAP, TOP, AXIS = 46, 8, 8, 30  # height of a class's lane, between lanes, above, of the axis
 BAR = 7  # height of a ground-truth bar at the foot of its lane
-# Hue and lightness (%) of ten class colours: neighbours far apart, all dark enough for thin lines.
-COLOURS = (
-    *((217, 48), (12, 48), (152, 34), (38, 44), (280, 50)),
-    *((190, 36), (335, 50), (95, 32), (250, 58), (60, 34)),
-)
 
 STYLE = """
 :root { --ink:#1c2430; --soft:#66707f; --line:#dfe4ea; --lane:#f5f7f9; --page:#ffffff; --card:#fff }
@@ -71,13 +67,6 @@ def draw_timelines(report: ProbeReport, path: Path | str, max_videos: int = 24) 
         f"<body><main>\n{chr(10).join(body)}\n</main></body></html>\n"
     )
     write_atomic(path, page.encode())
-
-
-def class_colour(index: int) -> str:
-    """Return a CSS colour for a class: ten far apart, then the same hues darker and lighter."""
-    hue, lightness = COLOURS[index % len(COLOURS)]
-    shift = (0, -12, 14)[index // len(COLOURS) % 3]
-    return f"hsl({hue} 68% {lightness + shift}%)"
 
 
 def _scores(report: ProbeReport) -> str:
