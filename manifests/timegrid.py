@@ -92,18 +92,23 @@ def sample_frames(
 
 @dataclass(frozen=True, slots=True)
 class SnippetGrid:
-    """Cut a sequence of sampled frames into snippets: snippet `i` starts at `i * snippet_stride`.
+    """Cut a sequence of sampled frames into snippets, one every `snippet_stride` frames.
 
     Attributes:
         snippet_len: Sampled frames behind one feature vector.
         snippet_stride: Sampled frames from the start of one snippet to that of the next.
         tail: What becomes of the end: "pad" keeps the last partial snippet and repeats the last
             frame in it; "drop" keeps only snippets that are full.
+        alignment: "left": snippet `i` starts at sampled frame `i * snippet_stride`; "centre": its
+            centre is there, and it starts `snippet_len // 2` frames earlier. At the start the
+            first frame is then repeated, with "drop" too, so that row `i` is always the one at
+            frame `i * snippet_stride`.
     """
 
     snippet_len: int
     snippet_stride: int
     tail: str = "pad"
+    alignment: str = "left"
 
     def __post_init__(self) -> None:
         if self.snippet_len < 1 or self.snippet_stride < 1:
@@ -113,6 +118,13 @@ class SnippetGrid:
             )
         if self.tail not in ("pad", "drop"):
             raise ValueError(f"tail must be 'pad' or 'drop', got {self.tail!r}")
+        if self.alignment not in ("left", "centre"):
+            raise ValueError(f"alignment must be 'left' or 'centre', got {self.alignment!r}")
+
+    @property
+    def _lead(self) -> int:
+        """Return how many frames before frame `i * snippet_stride` snippet `i` starts."""
+        return self.snippet_len // 2 if self.alignment == "centre" else 0
 
     def num_snippets(self, num_frames: int) -> int:
         """Return how many snippets `num_frames` sampled frames give.
@@ -120,33 +132,48 @@ class SnippetGrid:
         "drop": `floor((n - len) / stride) + 1`, and 0 when `n < len`.
         "pad": `ceil(max(n - max(len, stride), 0) / stride) + 1`, and 0 when `n = 0`: the fewest
         with which every frame is in a snippet (every frame that any snippet could reach, when
-        `stride > len` leaves gaps).
+        `stride > len` leaves gaps). With "centre" alignment "pad" takes every snippet whose centre
+        is a frame of the video, `ceil(n / stride)`, and "drop" those of them that end before `n`.
 
         # n=20, len=8, stride=8: drop 2, pad 3 (the third is 16 17 18 19 19 19 19 19)
+        # the same, centred: drop 3 (the third is 12 ... 19), pad 3 (the first is 0 0 0 0 0 1 2 3)
         """
         if num_frames < 1:
             return 0
         if self.tail == "drop":
-            return max((num_frames - self.snippet_len) // self.snippet_stride + 1, 0)
+            reach = self.snippet_len - self._lead
+            return max((num_frames - reach) // self.snippet_stride + 1, 0)
+        if self.alignment == "centre":
+            return -(-num_frames // self.snippet_stride)
         rest = max(num_frames - max(self.snippet_len, self.snippet_stride), 0)
         return -(-rest // self.snippet_stride) + 1
 
     def frame_positions(self, num_frames: int) -> np.ndarray:
-        """Return the sampled frames of every snippet, int64 `(S, snippet_len)`, tail repeated."""
-        starts_S = np.arange(self.num_snippets(num_frames), dtype=np.int64) * self.snippet_stride
-        positions_SL = starts_S[:, None] + np.arange(self.snippet_len, dtype=np.int64)
-        return np.minimum(positions_SL, num_frames - 1)
+        """Return the sampled frames of every snippet, int64 `(S, snippet_len)`, ends repeated."""
+        marks_S = np.arange(self.num_snippets(num_frames), dtype=np.int64) * self.snippet_stride
+        offsets_L = np.arange(self.snippet_len, dtype=np.int64) - self._lead
+        return np.clip(marks_S[:, None] + offsets_L, 0, num_frames - 1)
 
     def times(self, frames: SampledFrames) -> np.ndarray:
         """Return start, centre and end of every snippet in seconds, float64 `(S, 3)`.
 
         Start is when the first frame starts to stand, end is when the last *real* frame (not a
         repeated one) stops, centre is their mean. Centres ascend strictly where times do.
+
+        With "centre" alignment, where repeated frames would shift that mean, the centre is that of
+        the whole snippet: when frame `i * snippet_stride` starts to stand, or, `snippet_len` being
+        odd, the middle of the time that it stands for.
         """
         positions_SL = self.frame_positions(len(frames))
         start_S = frames.start_seconds_N[positions_SL[:, 0]]
         end_S = frames.end_seconds_N[positions_SL[:, -1]]
-        return np.stack([start_S, (start_S + end_S) / 2, end_S], axis=1)
+        centre_S = (start_S + end_S) / 2
+        if self.alignment == "centre":
+            marks_S = np.arange(len(start_S)) * self.snippet_stride
+            centre_S = frames.start_seconds_N[marks_S]
+            if self.snippet_len % 2:
+                centre_S = (centre_S + frames.end_seconds_N[marks_S]) / 2
+        return np.stack([start_S, centre_S, end_S], axis=1)
 
 
 def snippets_between(times_S3: np.ndarray, t0: float, t1: float) -> range:

@@ -65,6 +65,60 @@ def test_num_snippets_table(num_frames, length, stride, tail, expected):
     assert SnippetGrid(length, stride, tail).num_snippets(num_frames) == expected
 
 
+@pytest.mark.parametrize(
+    ("num_frames", "length", "stride", "tail", "expected"),
+    [
+        (0, 8, 8, "pad", 0),
+        (1, 8, 8, "pad", 1),
+        (8, 8, 8, "pad", 1),
+        (9, 8, 8, "pad", 2),
+        (20, 8, 8, "pad", 3),
+        (3, 8, 8, "drop", 0),
+        (4, 8, 8, "drop", 1),
+        (19, 8, 8, "drop", 2),
+        (20, 8, 8, "drop", 3),
+        (5, 1, 2, "pad", 3),
+        (5, 1, 2, "drop", 3),
+    ],
+)
+def test_centred_snippets_table(num_frames, length, stride, tail, expected):
+    assert SnippetGrid(length, stride, tail, "centre").num_snippets(num_frames) == expected
+
+
+def test_centred_snippets_by_hand():
+    even = SnippetGrid(4, 3, alignment="centre").frame_positions(7)
+    assert even.tolist() == [[0, 0, 0, 1], [1, 2, 3, 4], [4, 5, 6, 6]]
+    odd = SnippetGrid(3, 3, "drop", "centre").frame_positions(7)
+    assert odd.tolist() == [[0, 0, 1], [2, 3, 4]]
+    pts = np.array([5.0, 5.1, 5.5, 5.6])
+    times_S3 = SnippetGrid(2, 2, alignment="centre").times(sample_frames(pts, 6.0))
+    np.testing.assert_allclose(times_S3, [[5.0, 5.0, 5.1], [5.1, 5.5, 5.6]])
+    times_S3 = SnippetGrid(3, 2, alignment="centre").times(sample_frames(pts, 6.0))
+    np.testing.assert_allclose(times_S3, [[5.0, 5.05, 5.5], [5.1, 5.55, 6.0]])
+
+
+@given(counts, lengths, lengths, tails)
+def test_centred_snippets_lie_around_their_frame(num_frames, length, stride, tail):
+    grid = SnippetGrid(length, stride, tail, "centre")
+    positions_SL = grid.frame_positions(num_frames)
+    for index, row in enumerate(positions_SL.tolist()):
+        first = index * stride - length // 2
+        assert row == [min(max(first + k, 0), num_frames - 1) for k in range(length)]
+        assert row[length // 2] == index * stride
+        assert tail == "pad" or first + length <= num_frames
+    end = len(positions_SL) * stride  # the centre of the next one
+    assert end >= num_frames or (tail == "drop" and end - length // 2 + length > num_frames)
+
+
+@given(gaps, lengths, lengths, tails)
+def test_centred_times_ascend_within_their_snippets(gaps_ms, length, stride, tail):
+    pts, end = pts_of(gaps_ms)
+    times_S3 = SnippetGrid(length, stride, tail, "centre").times(sample_frames(pts, end))
+    assert (np.diff(times_S3[:, 1]) > 0).all()
+    assert (times_S3[:, 0] <= times_S3[:, 1]).all()
+    assert (times_S3[:, 1] <= times_S3[:, 2]).all()
+
+
 def test_tail_repeats_the_last_frame():
     assert SnippetGrid(8, 8).frame_positions(20)[-1].tolist() == [16, 17, 18, 19, 19, 19, 19, 19]
 
