@@ -1,0 +1,235 @@
+"""Mean average precision of temporal detections at tIoU thresholds, by the ActivityNet script.
+
+Class by class, predictions of all videos in falling order of score: each takes, among the
+annotated segments of its class and video, the one of highest tIoU that is free and has
+tIoU >= threshold, separately for every threshold. AP is the area under precision, made monotone
+from the right, over recall ("all points"); mAP averages over the classes of the truth.
+
+What the script does at the edges, and so does this:
+
+- classes are those of the truth, in order of appearance; one without predictions has AP 0;
+- predictions in a video without annotated segments of the class, or not in the truth at all, are
+  false positives;
+- two segments at one time without length have tIoU 0 / 0 = NaN, and NaN < threshold is false: they
+  match;
+- ties: equal scores, and equal tIoU of one prediction, stand in the order of NumPy's default
+  `argsort`, reversed. For short lists this is last come, first served; for long ones it depends on
+  NumPy's version and the processor. The same call on the same list gives the same order here.
+
+Source: ActivityNet/Evaluation/eval_detection.py (activitynet/ActivityNet, 82304fa).
+"""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .matching import match_in_turn, pairs_of_groups, temporal_iou
+
+ACTIVITYNET_TIOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+THUMOS_TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
+SAME_SECONDS = 1e-3
+
+Truth = Mapping[str, Sequence[tuple[float, float, Hashable]]]
+Predictions = Mapping[str, Sequence[tuple[float, float, Hashable, float]]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DetectionScore:
+    """AP of every class at every threshold.
+
+    Attributes:
+        map: Mean over thresholds of the mean over classes.
+        map_T: float64, mean over classes at each threshold.
+        ap_TC: float64.
+        tious: The thresholds.
+        classes: Labels of the truth, in order of appearance.
+        num_segments: Annotated segments.
+        num_predictions: Predictions that were scored.
+        num_foreign: Those among them in videos that the truth lacks; false positives all.
+        num_unknown: Predictions left out because the truth lacks their label.
+    """
+
+    map: float
+    map_T: np.ndarray
+    ap_TC: np.ndarray
+    tious: tuple[float, ...]
+    classes: tuple[Hashable, ...]
+    num_segments: int
+    num_predictions: int
+    num_foreign: int
+    num_unknown: int
+
+
+def detection_map(
+    truth: Truth,
+    predictions: Predictions,
+    tious: Iterable[float] = ACTIVITYNET_TIOUS,
+    *,
+    drop_unknown: bool = False,
+) -> DetectionScore:
+    """Score detections by the ActivityNet rule.
+
+    Args:
+        truth: Video id -> (start_seconds, end_seconds, label).
+        predictions: Video id -> (start_seconds, end_seconds, label, score).
+        tious: Thresholds.
+        drop_unknown: Leave out predictions whose label the truth lacks, as ActionFormer and
+            OpenTAD do; the ActivityNet script stops with a KeyError there, and so does this.
+
+    Raises:
+        ValueError: There is no annotated segment, a score is NaN, or a label is unknown.
+    """
+    thresholds = tuple(float(tiou) for tiou in tious)
+    video_of = {video_id: index for index, video_id in enumerate(truth)}
+    gt_N2, gt_video_N, gt_labels, _ = _columns(truth, video_of)
+    if not gt_labels:
+        raise ValueError("the truth must hold at least one segment")
+    classes = tuple(dict.fromkeys(gt_labels))
+    class_of = {label: index for index, label in enumerate(classes)}
+    gt_class_N = np.array([class_of[label] for label in gt_labels])
+    times_P2, video_P, labels, scores_P = _columns(predictions, video_of)
+    if np.isnan(scores_P).any():
+        raise ValueError("scores must not be NaN")
+    class_P = np.array([class_of.get(label, -1) for label in labels], np.int64)
+    known = class_P >= 0
+    if not drop_unknown and not known.all():
+        absent = sorted({str(labels[at]) for at in np.flatnonzero(~known)})
+        raise ValueError(
+            f"predictions must carry labels of the truth, got {int((~known).sum())} of "
+            f"{len(absent)} others, such as {absent[0]!r}"
+        )
+    times_P2, video_P, scores_P = times_P2[known], video_P[known], scores_P[known]
+    class_P = class_P[known]
+    order = _official_order(class_P, scores_P, len(classes))
+    hits_TP = _hits(
+        (times_P2[order], class_P[order] * len(video_of) + video_P[order], video_P[order] >= 0),
+        (gt_N2, gt_class_N * len(video_of) + gt_video_N),
+        thresholds,
+    )
+    ap_TC = _ap_per_class(hits_TP, class_P[order], np.bincount(gt_class_N))
+    map_T = ap_TC.mean(axis=1)
+    return DetectionScore(
+        map=float(map_T.mean()),
+        map_T=map_T,
+        ap_TC=ap_TC,
+        tious=thresholds,
+        classes=classes,
+        num_segments=len(gt_labels),
+        num_predictions=len(class_P),
+        num_foreign=int((video_P < 0).sum()),
+        num_unknown=int((~known).sum()),
+    )
+
+
+def without_duplicates(truth: Truth) -> dict[str, list[tuple[float, float, Hashable]]]:
+    """Leave out segments shorter than a millisecond, and repetitions of one within a millisecond.
+
+    Source: ActionFormer `remove_duplicate_annotations`, and OpenTAD, both before they score.
+    """
+    kept: dict[str, list[tuple[float, float, Hashable]]] = {}
+    for video_id, segments in truth.items():
+        found: list[tuple[float, float, Hashable]] = []
+        for start, end, label in segments:
+            is_again = any(
+                label == other
+                and abs(start - begin) <= SAME_SECONDS
+                and abs(end - stop) <= SAME_SECONDS
+                for begin, stop, other in found
+            )
+            if end - start >= SAME_SECONDS and not is_again:
+                found.append((start, end, label))
+        kept[video_id] = found
+    return kept
+
+
+def _columns(
+    by_video: Mapping[str, Sequence[tuple]], video_of: Mapping[str, int]
+) -> tuple[np.ndarray, np.ndarray, tuple[Hashable, ...], np.ndarray]:
+    """Return times `(N, 2)`, video index (-1: not in the truth), labels and scores, as columns."""
+    counts = [len(found) for found in by_video.values()]
+    columns = list(zip(*(row for found in by_video.values() for row in found), strict=True))
+    if not columns:
+        return np.zeros((0, 2)), np.zeros(0, np.int64), (), np.zeros(0)
+    times_N2 = np.stack([np.array(columns[0], float), np.array(columns[1], float)], axis=1)
+    video_N = np.repeat([video_of.get(video_id, -1) for video_id in by_video], counts)
+    scores_N = np.array(columns[3], float) if len(columns) > 3 else np.zeros(len(video_N))
+    return times_N2, video_N, columns[2], scores_N
+
+
+def _official_order(class_P: np.ndarray, scores_P: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return predictions class by class, each class in the order of the script's own sort."""
+    by_class = np.argsort(class_P, kind="stable")
+    ends = np.searchsorted(class_P[by_class], np.arange(num_classes), "right")
+    parts = np.split(by_class, ends[:-1])
+    return np.concatenate([part[np.argsort(scores_P[part])[::-1]] for part in parts])
+
+
+def _hits(
+    predicted: tuple[np.ndarray, np.ndarray, np.ndarray],
+    annotated: tuple[np.ndarray, np.ndarray],
+    tious: tuple[float, ...],
+) -> np.ndarray:
+    """Return bool `(T, P)`: which predictions find an annotated segment at which threshold.
+
+    Args:
+        predicted: Times `(P, 2)`, group, and whether the truth has the video; in order of score.
+        annotated: Times `(N, 2)` and group, one per class and video.
+        tious: Thresholds.
+    """
+    times_P2, group_P, is_known_P = predicted
+    by_group = np.argsort(annotated[1], kind="stable")
+    gt_N2, gt_group_N = annotated[0][by_group], annotated[1][by_group]
+    group_P = np.where(is_known_P, group_P, -1)
+    found = [
+        _wishes(left, right, temporal_iou(times_P2[left], gt_N2[right]), min(tious))
+        for left, right in pairs_of_groups(group_P, gt_group_N)
+    ]
+    if not found:
+        return np.zeros((len(tious), 0), bool)
+    left, right, tiou = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    hits_TP = np.zeros((len(tious), len(times_P2)), bool)
+    for row, threshold in enumerate(tious):
+        near = ~(tiou < threshold)
+        hits_TP[row] = match_in_turn(left[near], right[near], len(times_P2), len(gt_N2)) >= 0
+    return hits_TP
+
+
+def _wishes(
+    left: np.ndarray, right: np.ndarray, tiou: np.ndarray, lowest: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Order the pairs of each prediction by falling tIoU, NaN first; drop those below `lowest`."""
+    near = np.flatnonzero(~(tiou < lowest))
+    left, right, tiou = left[near], right[near], tiou[near]
+    # Ties fall as for a reversed insertion sort, which NumPy uses for a handful of elements.
+    order = np.lexsort((-right, np.where(np.isnan(tiou), -np.inf, -tiou), left))
+    return left[order], right[order], tiou[order]
+
+
+def _ap_per_class(
+    hits_TP: np.ndarray, class_P: np.ndarray, num_segments_C: np.ndarray
+) -> np.ndarray:
+    """Return AP `(T, C)` of predictions in order of class and score."""
+    ap_TC = np.zeros((len(hits_TP), len(num_segments_C)))
+    ends = np.searchsorted(class_P, np.arange(len(num_segments_C)), "right")
+    for c, (start, end) in enumerate(zip(np.r_[0, ends[:-1]], ends, strict=True)):
+        for row in range(len(hits_TP)):
+            ap_TC[row, c] = interpolated_ap(hits_TP[row, start:end], int(num_segments_C[c]))
+    return ap_TC
+
+
+def interpolated_ap(hits_P: np.ndarray, num_segments: int) -> float:
+    """Return the area under precision made monotone from the right, over recall.
+
+    Only the ranks of hits count: recall stands still elsewhere, and precision falls.
+
+    Args:
+        hits_P: bool, in order of score.
+        num_segments: Annotated segments, the denominator of recall.
+    """
+    rank_H = np.flatnonzero(hits_P) + 1
+    found_H = np.arange(1, len(rank_H) + 1)
+    precision_H = np.maximum.accumulate((found_H / rank_H)[::-1])[::-1]
+    if len(rank_H) < num_segments:  # the script's last step, to recall 1, of precision 0
+        found_H, precision_H = np.r_[found_H, num_segments], np.r_[precision_H, 0.0]
+    return float(np.sum(np.diff(found_H / num_segments, prepend=0.0) * precision_H))
