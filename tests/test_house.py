@@ -23,6 +23,8 @@ PURE = {f"synth/{name}.py" for name in PURE_SYNTH} | {
     "manifests/records.py",
     "manifests/timegrid.py",
     "features/windows.py",
+    "features/postprocessing.py",
+    "features/segment_nms.py",
 }
 PURE_FOLDERS = ("features/metrics", "train/objectives")
 SHELL_STDLIB = {
