@@ -49,6 +49,14 @@ class Parity:
                 clips = clips.reshape(n, t, c, h, w).swapaxes(1, 2)
         return torch.from_numpy(clips.astype(np.float32, order="C"))
 
+    def feats(self) -> torch.Tensor:
+        """Return features `(N, D, T)` of noise, zero past a stated length."""
+        given = self.record["input"]
+        feats = np.random.default_rng(given["seed"]).standard_normal(given["shape"])
+        for n, length in enumerate(self.record.get("lengths", ())):
+            feats[n, :, length:] = 0
+        return torch.from_numpy(feats.astype(np.float32))
+
     def errors(self, got: Mapping[str, torch.Tensor], prefix: str = "out/") -> dict[str, float]:
         """Return the largest error of each output, as a share of its standard deviation."""
         errors = {}
@@ -77,6 +85,8 @@ def rule_weight(rule: Mapping[str, Any], name: str, shape: list[int]) -> torch.T
     """Return the weight of a name by the rule of the fixtures."""
     digest = hashlib.sha256((rule["salt"] + name).encode()).digest()
     x = np.random.default_rng(int.from_bytes(digest[:8], "big")).standard_normal(tuple(shape))
+    if name in rule["special_scale"]:
+        return torch.from_numpy(rule["special_scale"][name] * x).float()
     if name.endswith("num_batches_tracked"):
         return torch.zeros(tuple(shape), dtype=torch.int64)
     if name.endswith("running_var"):
