@@ -22,6 +22,8 @@ PURE_SYNTH = (
 PURE = {f"synth/{name}.py" for name in PURE_SYNTH} | {
     "manifests/records.py",
     "manifests/timegrid.py",
+    "features/colours.py",
+    "features/equivariance.py",
     "features/windows.py",
     "features/postprocessing.py",
     "features/segment_nms.py",
