@@ -27,6 +27,7 @@ PURE = {f"synth/{name}.py" for name in PURE_SYNTH} | {
     "features/windows.py",
     "features/postprocessing.py",
     "features/segment_nms.py",
+    "features/heads/boundary_targets.py",
 }
 PURE_FOLDERS = ("features/metrics", "train/objectives")
 SHELL_STDLIB = {
