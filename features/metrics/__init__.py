@@ -6,6 +6,9 @@ from .average_precision import (
     chance_average_precision,
     mean_average_precision,
 )
+from .breakdown import FrameBreakdown, boundary_rows, frame_breakdown
+from .charades import CharadesScore, charades_labels, charades_score
+from .dense import dense_labels, sampled_25
 from .detection import (
     ACTIVITYNET_TIOUS,
     THUMOS_TIOUS,
@@ -13,18 +16,37 @@ from .detection import (
     detection_map,
     without_duplicates,
 )
+from .grounding import GroundingScore, grounding_score
 from .proposals import RecallScore, average_recall
+from .steps import StepScore, assign_steps, step_rows, step_score
+from .thumos import AMBIGUOUS, thumos_map
 
 __all__ = [
     "ACTIVITYNET_TIOUS",
+    "AMBIGUOUS",
     "THUMOS_TIOUS",
     "AveragePrecision",
+    "CharadesScore",
     "DetectionScore",
+    "FrameBreakdown",
+    "GroundingScore",
     "RecallScore",
+    "StepScore",
+    "assign_steps",
     "average_precision",
     "average_recall",
+    "boundary_rows",
     "chance_average_precision",
+    "charades_labels",
+    "charades_score",
+    "dense_labels",
     "detection_map",
+    "frame_breakdown",
+    "grounding_score",
     "mean_average_precision",
+    "sampled_25",
+    "step_rows",
+    "step_score",
+    "thumos_map",
     "without_duplicates",
 ]

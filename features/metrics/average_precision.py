@@ -1,14 +1,17 @@
 """Per-frame average precision: rank all frames of all videos by score, class by class.
 
 `AP = sum over positives of (positives so far / rank) / number of positives`, not interpolated: the
-definition of the per-frame meters of MultiTHUMOS and Charades-dense and of scikit-learn's
-`average_precision_score`. These differ in two places, which are parameters here:
+definition of torchnet's APMeter, with which MultiTHUMOS and Charades are scored per frame, and of
+scikit-learn's `average_precision_score`. They differ in frames of equal score, and so does `ties`:
 
-- frames of equal score: "stable" ranks them in the order given (per-frame meters sort, and leave
-  ties to the sort); "grouped" lets them share one threshold, so that order cannot matter
-  (scikit-learn);
-- a class without positives has no AP: NaN here, and left out of the mean. Meters that count it as
-  0 get the same by `np.nan_to_num(per_class_C).mean()`.
+- "stable" (APMeter): ranked one after another. The meter leaves their order to its sort; here it is
+  the order given;
+- "grouped" (scikit-learn): they share one threshold, so that order cannot matter.
+
+A class without positives has no AP: NaN here, 0 in the meter. Reported means differ in that:
+`mean` leaves it out (scikit-learn's users, online detection), `mean_of_all` counts 0 (TGM,
+super-events, SSDet, MS-TCT), `mean_of_nonzero` divides the sum by the number of classes whose AP is
+not 0 (the log of PDAN). The meter adds up in float32; this in float64, so the two agree to 1e-6.
 """
 
 from dataclasses import dataclass
@@ -29,6 +32,17 @@ class AveragePrecision:
     mean: float
     per_class_C: np.ndarray
     num_positives_C: np.ndarray
+
+    @property
+    def mean_of_all(self) -> float:
+        """Mean over all classes, where one without positives counts 0."""
+        return float(np.nan_to_num(self.per_class_C).mean())
+
+    @property
+    def mean_of_nonzero(self) -> float:
+        """Sum over the number of classes with another AP than 0; NaN if there is none."""
+        ap_C = np.nan_to_num(self.per_class_C)
+        return float(ap_C.sum() / num) if (num := np.count_nonzero(ap_C)) else float("nan")
 
 
 def average_precision(scores_N: np.ndarray, positive_N: np.ndarray, ties: str = "stable") -> float:
@@ -52,19 +66,29 @@ def average_precision(scores_N: np.ndarray, positive_N: np.ndarray, ties: str = 
         raise ValueError("scores must not be NaN")
     if ties not in ("stable", "grouped"):
         raise ValueError(f"ties must be 'stable' or 'grouped', got {ties!r}")
-    num_positives = int(positive_N.sum())
-    if num_positives == 0:
+    if not positive_N.any():
         return float("nan")
-    order_N = np.argsort(-scores_N.astype(np.float64), kind="stable")
-    ranked_N = positive_N[order_N]
-    hits_N = np.cumsum(ranked_N)
-    ranks_N = np.arange(1, len(ranked_N) + 1)
-    if ties == "grouped":
-        # Every frame of a group of equal scores sees the precision at the group's last rank.
-        sorted_N = scores_N[order_N]
-        last_N = np.searchsorted(-sorted_N.astype(np.float64), -sorted_N, side="right") - 1
-        hits_N, ranks_N = hits_N[last_N], ranks_N[last_N]
-    return float((hits_N[ranked_N] / ranks_N[ranked_N]).sum() / num_positives)
+    hits_P, ranks_P = _ranks(scores_N, positive_N, ties)
+    return float((hits_P / ranks_P).sum() / len(ranks_P))
+
+
+def _ranks(
+    scores_N: np.ndarray, positive_N: np.ndarray, ties: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each positive, best first, how many positives and how many frames are up to it.
+
+    Sorting values is several times faster than sorting places, and says all where no positive
+    shares its score: as many are up to it as score at least as high.
+    """
+    sorted_N, sorted_P = np.sort(scores_N), np.sort(scores_N[positive_N])
+    best_P = sorted_P[::-1]
+    first_P = np.searchsorted(sorted_N, best_P, "left")
+    if ties == "stable" and np.any(np.searchsorted(sorted_N, best_P, "right") - first_P > 1):
+        order_N = np.argsort(-scores_N.astype(np.float64), kind="stable")
+        ranks_P = np.flatnonzero(positive_N[order_N]) + 1
+        return np.arange(1, len(ranks_P) + 1), ranks_P
+    hits_P = len(best_P) - np.searchsorted(sorted_P, best_P, "left")
+    return hits_P, len(sorted_N) - first_P
 
 
 def mean_average_precision(

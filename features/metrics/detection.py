@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .columns import class_indices, columns
 from .matching import match_in_turn, pairs_of_groups, temporal_iou
 
 ACTIVITYNET_TIOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
@@ -82,23 +83,15 @@ def detection_map(
     """
     thresholds = tuple(float(tiou) for tiou in tious)
     video_of = {video_id: index for index, video_id in enumerate(truth)}
-    gt_N2, gt_video_N, gt_labels, _ = _columns(truth, video_of)
+    gt_N2, gt_video_N, gt_labels, _ = columns(truth, video_of)
     if not gt_labels:
         raise ValueError("the truth must hold at least one segment")
     classes = tuple(dict.fromkeys(gt_labels))
     class_of = {label: index for index, label in enumerate(classes)}
     gt_class_N = np.array([class_of[label] for label in gt_labels])
-    times_P2, video_P, labels, scores_P = _columns(predictions, video_of)
-    if np.isnan(scores_P).any():
-        raise ValueError("scores must not be NaN")
-    class_P = np.array([class_of.get(label, -1) for label in labels], np.int64)
+    times_P2, video_P, labels, scores_P = columns(predictions, video_of)
+    class_P = class_indices(labels, class_of, drop_unknown)
     known = class_P >= 0
-    if not drop_unknown and not known.all():
-        absent = sorted({str(labels[at]) for at in np.flatnonzero(~known)})
-        raise ValueError(
-            f"predictions must carry labels of the truth, got {int((~known).sum())} of "
-            f"{len(absent)} others, such as {absent[0]!r}"
-        )
     times_P2, video_P, scores_P = times_P2[known], video_P[known], scores_P[known]
     class_P = class_P[known]
     order = _official_order(class_P, scores_P, len(classes))
@@ -141,20 +134,6 @@ def without_duplicates(truth: Truth) -> dict[str, list[tuple[float, float, Hasha
                 found.append((start, end, label))
         kept[video_id] = found
     return kept
-
-
-def _columns(
-    by_video: Mapping[str, Sequence[tuple]], video_of: Mapping[str, int]
-) -> tuple[np.ndarray, np.ndarray, tuple[Hashable, ...], np.ndarray]:
-    """Return times `(N, 2)`, video index (-1: not in the truth), labels and scores, as columns."""
-    counts = [len(found) for found in by_video.values()]
-    columns = list(zip(*(row for found in by_video.values() for row in found), strict=True))
-    if not columns:
-        return np.zeros((0, 2)), np.zeros(0, np.int64), (), np.zeros(0)
-    times_N2 = np.stack([np.array(columns[0], float), np.array(columns[1], float)], axis=1)
-    video_N = np.repeat([video_of.get(video_id, -1) for video_id in by_video], counts)
-    scores_N = np.array(columns[3], float) if len(columns) > 3 else np.zeros(len(video_N))
-    return times_N2, video_N, columns[2], scores_N
 
 
 def _official_order(class_P: np.ndarray, scores_P: np.ndarray, num_classes: int) -> np.ndarray:

@@ -34,18 +34,6 @@ def temporal_iou(one_N2: np.ndarray, other_N2: np.ndarray) -> np.ndarray:
         return intersection_N / (lengths_N - intersection_N)
 
 
-def hull_iou(one_N2: np.ndarray, other_N2: np.ndarray) -> np.ndarray:
-    """Return intersection over the span of both, row by row; NaN where the span has no length.
-
-    The span is the union wherever the two overlap. Where they do not, the result is negative: by
-    how much they miss.
-    """
-    shared_N = np.minimum(one_N2[:, 1], other_N2[:, 1]) - np.maximum(one_N2[:, 0], other_N2[:, 0])
-    span_N = np.maximum(one_N2[:, 1], other_N2[:, 1]) - np.minimum(one_N2[:, 0], other_N2[:, 0])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return shared_N / span_N
-
-
 def pairs_of_groups(
     left_group_N: np.ndarray, right_group_M: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
