@@ -185,6 +185,9 @@ def manifest(source: Path, out: str, max_rejected: float, is_json: bool, **optio
     ]
     if report.missing:
         lines.append(f"{report.missing:,} listed videos are missing: {report.missing_path}")
+    if report.segments is not None:
+        lines.append(f"{report.segments_path}: {report.segments:,} segments")
+    lines += reasons(report.oddities)
     show(report, lines, is_json)
     finish(
         report.rejected <= max_rejected * report.total,

@@ -29,8 +29,9 @@ from .probe import probe_video
 from .progress import Progress
 from .readers import Entry, list_sources
 from .records import SourceVideo
+from .segments import clean_segments, segments_path
 from .storage import AnyPath, to_path, write_atomic
-from .tables import write_sources
+from .tables import write_segments, write_sources
 from .transcode import choose_targets, plan_transcode, swept, transcode
 from .workers import Crash, map_in_children
 
@@ -68,6 +69,9 @@ class SourcesReport:
         resumed: Rows that an earlier, killed run had finished.
         num_classes: Classes of the table.
         seconds: Wall time.
+        segments: Rows of the segments table, or None if the layout has no temporal annotations.
+        segments_path: The segments table, or None.
+        oddities: How often each rule changed what the annotations say, by the rule's sentence.
     """
 
     path: str
@@ -81,6 +85,9 @@ class SourcesReport:
     resumed: int
     num_classes: int
     seconds: float
+    segments: int | None
+    segments_path: str | None
+    oddities: dict[str, int]
 
 
 def build_sources(
@@ -95,13 +102,14 @@ def build_sources(
     transcode_to: Path | None = None,
     probe_file: ProbeFile | None = None,
 ) -> SourcesReport:
-    """Make the table of source videos from a folder tree or an annotation file.
+    """Make the table of source videos from a folder tree or official annotations.
 
     The bytes of the table depend on the files alone, not on `workers` or on how often the run was
-    killed. Missing videos are named in `OUT.missing.txt`.
+    killed. Missing videos are named in `OUT.missing.txt`. Temporal annotations become
+    `segments.parquet` beside the table, by the rules of `segments.py`.
 
     Args:
-        source: Folder tree or annotation file.
+        source: Folder tree, annotation file or folder of annotation files.
         out: The Parquet file to write; may be a URL in an object store.
         format: Layout of `source`, a key of `manifests.readers.FORMATS`; guessed if None.
         videos: Folder of the files that an annotation file names.
@@ -129,12 +137,16 @@ def build_sources(
             f"none of the {len(listing.missing):,} listed videos was found in {str(videos)!r}, "
             f"first {listing.missing[0]!r}"
         )
+    segments_at = None if listing.segments is None else segments_path(out)
     targets = choose_targets(listing.entries, videos or source, transcode_to)
     partial_path = _partial_path(out)
     rows = _Rows(listing.entries, listing.classes, folder_of(out), check, targets)
     resumed = rows.resume(partial_path)
     with swept(transcode_to):
         _probe_rest(rows, partial_path, resumed, num_workers, probe_file or probe_one)
+    segment_rows, oddities = clean_segments(listing, rows.in_order())
+    if segments_at is not None:
+        write_segments(segments_at, segment_rows, listing.classes, out.name)
     write_sources(out, rows.in_order(), listing.classes)
     missing_path = _write_missing(out, listing.missing)
     partial_path.unlink(missing_ok=True)
@@ -152,6 +164,9 @@ def build_sources(
         resumed=resumed,
         num_classes=len(listing.classes),
         seconds=time.monotonic() - began,
+        segments=None if segments_at is None else len(segment_rows),
+        segments_path=None if segments_at is None else str(segments_at),
+        oddities=oddities,
     )
 
 

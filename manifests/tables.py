@@ -151,10 +151,18 @@ def read_sources(path: AnyPath | str) -> SourceTable:
     return SourceTable(table, classes, folder, hashlib.sha256(content).hexdigest())
 
 
-def write_segments(path: AnyPath | str, rows: Sequence[dict], classes: Sequence[str]) -> None:
-    """Write annotated segments (dicts with the columns of `SEGMENTS_SCHEMA`)."""
+def write_segments(
+    path: AnyPath | str, rows: Sequence[dict], classes: Sequence[str], sources: str | None = None
+) -> None:
+    """Write annotated segments (dicts with the columns of `SEGMENTS_SCHEMA`).
+
+    `sources` is the name of the sources table beside it whose segments they are, if there is one.
+    """
     table = pa.Table.from_pylist(list(rows), schema=SEGMENTS_SCHEMA)
-    _write(path, table.replace_schema_metadata({"classes": json.dumps(list(classes))}))
+    metadata = {"classes": json.dumps(list(classes))}
+    _write(
+        path, table.replace_schema_metadata(metadata | ({"sources": sources} if sources else {}))
+    )
 
 
 def read_segments(path: AnyPath | str) -> pa.Table:

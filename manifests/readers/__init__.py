@@ -5,19 +5,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import UsageError
+from .activitynet import is_activitynet, read_activitynet
+from .charades import is_charades, read_charades
 from .folder import is_folder_tree, read_folder
+from .hmdb51 import is_hmdb51, read_hmdb51
 from .kinetics import is_kinetics, read_kinetics
-from .listing import Entry, Listing, find_videos, read_classes
+from .listing import Entry, Listing, Segment, find_videos, read_classes
+from .multithumos import is_multithumos, read_multithumos
+from .thumos14 import is_thumos14, read_thumos14
+from .ucf101 import is_ucf101, read_ucf101
 
-__all__ = ["FORMATS", "Entry", "Listing", "find_videos", "list_sources", "read_classes"]
+__all__ = ["FORMATS", "Entry", "Listing", "Segment", "find_videos", "list_sources", "read_classes"]
 
 Guess = Callable[[Path], bool]
 Read = Callable[[Path, Path | None, tuple[str, ...] | None], Listing]
 
 # A new layout is one file and one line here; guesses are tried in this order.
 FORMATS: dict[str, tuple[Guess, Read]] = {
-    "folder": (is_folder_tree, read_folder),
     "kinetics": (is_kinetics, read_kinetics),
+    "ucf101": (is_ucf101, read_ucf101),
+    "hmdb51": (is_hmdb51, read_hmdb51),
+    "thumos14": (is_thumos14, read_thumos14),
+    "activitynet": (is_activitynet, read_activitynet),
+    "multithumos": (is_multithumos, read_multithumos),
+    "charades": (is_charades, read_charades),
+    "folder": (is_folder_tree, read_folder),  # last: some official files come as a folder
 }
 
 
@@ -27,11 +39,11 @@ def list_sources(
     videos: Path | None = None,
     classes: Path | None = None,
 ) -> Listing:
-    """List the videos of `source`, a folder tree or an annotation file.
+    """List the videos of `source`, a folder tree or official annotations.
 
     Args:
         source: Folder or file.
-        format: Key of `FORMATS`; guessed from the name and the first bytes if None.
+        format: Key of `FORMATS`; guessed from names and the first bytes if None.
         videos: Folder of the files that an annotation file names.
         classes: File with a class name per line, which fixes the ids; sorted names if None.
 

@@ -15,14 +15,13 @@ Source: Kay et al., "The Kinetics Human Action Video Dataset", 2017, and the lis
 import csv
 import json
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from .listing import Entry, Listing, find_videos, match_classes
+from .listing import Entry, Listing, index_videos, match_classes
 
 COLUMNS = ("youtube_id", "time_start", "time_end")
 
@@ -65,11 +64,9 @@ def read_kinetics(
     Raises:
         UsageError: No `videos`, a damaged list, a row without label that is not of the test set.
     """
-    if videos is None:
-        raise UsageError(f"--videos must say where the clips of {str(source)!r} are")
     rows = _unique_rows(source)
     names, label_class = match_classes((row.label for row in rows.values() if row.label), classes)
-    found = _index(videos)
+    found = index_videos(videos, source)
     entries, missing = [], []
     for video_id, row in sorted(rows.items()):
         is_clip = video_id in found
@@ -81,18 +78,6 @@ def read_kinetics(
         times = (None, None) if is_clip else (row.start_seconds, row.end_seconds)
         entries.append(Entry(video_id, path, label, row.subset, *times))
     return Listing(tuple(entries), names, tuple(missing))
-
-
-def _index(videos: Path) -> dict[str, str]:
-    """Return absolute path by file name without extension, from one walk of the folder."""
-    root = os.path.abspath(videos)
-    found: dict[str, str] = {}
-    for relative in find_videos(videos):
-        stem = os.path.splitext(os.path.basename(relative))[0]
-        path = os.path.join(root, relative)
-        if stem not in found or path < found[stem]:
-            found[stem] = path
-    return found
 
 
 def _unique_rows(source: Path) -> dict[str, _Row]:

@@ -1,8 +1,9 @@
-"""What every reader returns, and the three things they share: walk, read classes, fix the ids."""
+"""What every reader returns, and what they share: walk, find files, read classes, fix the ids."""
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError
@@ -30,6 +31,16 @@ class Entry:
     end_seconds: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One annotated action, as a dataset states it: nothing is clipped or left out yet."""
+
+    video_id: str
+    label: str
+    start_seconds: float
+    end_seconds: float
+
+
 @dataclass(frozen=True)
 class Listing:
     """What a dataset lists.
@@ -38,11 +49,17 @@ class Listing:
         entries: Videos whose file was found, sorted by `video_id`.
         classes: Class names in id order, also those of missing videos.
         missing: Ids of listed videos without a file, sorted.
+        segments: Annotated actions, also of missing videos; None if the layout has no times.
+        durations: Seconds that videos last by the annotation file, where it says so.
+        oddities: How often a rule of the reader changed what the file says, by the rule's sentence.
     """
 
     entries: tuple[Entry, ...]
     classes: tuple[str, ...]
     missing: tuple[str, ...] = ()
+    segments: tuple[Segment, ...] | None = None
+    durations: Mapping[str, float] = field(default_factory=dict)
+    oddities: Mapping[str, int] = field(default_factory=dict)
 
 
 def find_videos(folder: Path | str) -> Iterator[str]:
@@ -87,6 +104,26 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
+def index_videos(videos: Path | None, source: Path) -> dict[str, str]:
+    """Return the absolute path by file name without extension, from one walk of `videos`.
+
+    Of several files of one name the first by path counts.
+
+    Raises:
+        UsageError: No `videos`, or as `find_videos`.
+    """
+    if videos is None:
+        raise UsageError(f"--videos must say where the videos of {str(source)!r} are")
+    root = os.path.abspath(videos)
+    found: dict[str, str] = {}
+    for relative in find_videos(videos):
+        stem = os.path.splitext(os.path.basename(relative))[0]
+        path = os.path.join(root, relative)
+        if stem not in found or path < found[stem]:
+            found[stem] = path
+    return found
+
+
 def is_video(name: str) -> bool:
     """Tell by its extension, in any case, whether a file is a video."""
     return os.path.splitext(name)[1].lower() in VIDEO_EXTENSIONS
@@ -94,6 +131,9 @@ def is_video(name: str) -> bool:
 
 def read_classes(path: Path | str) -> tuple[str, ...]:
     """Read class names in id order: one per line, empty lines left out.
+
+    The lines may be numbered in order, as official files do: `1 ApplyEyeMakeup` from 0 or 1,
+    `c000 Holding some clothes` from c000. The numbers are no part of the names.
 
     Raises:
         UsageError: No such file, not UTF-8 text, no names, a name twice.
@@ -104,13 +144,23 @@ def read_classes(path: Path | str) -> tuple[str, ...]:
         raise UsageError(f"cannot read the classes file {str(path)!r}: {err.strerror}") from err
     except UnicodeDecodeError as err:
         raise UsageError(f"the classes file must be UTF-8 text, got {str(path)!r}") from err
-    names = tuple(name for line in lines if (name := line.strip()))
+    names = _without_numbers(tuple(name for line in lines if (name := line.strip())))
     if not names:
         raise UsageError(f"the classes file must name a class per line, got none ({str(path)!r})")
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UsageError(f"class names must be unique, got {twice!r} twice ({str(path)!r})")
     return names
+
+
+def _without_numbers(lines: tuple[str, ...]) -> tuple[str, ...]:
+    parts = [re.fullmatch(r"(c?)(\d+)\s+(\S.*)", line) for line in lines]
+    numbered = [(part[1], int(part[2]), part[3]) for part in parts if part]
+    for mark, first in (("", 0), ("", 1), ("c", 0)):
+        order = [(mark, number) for number in range(first, first + len(lines))]
+        if [(found, number) for found, number, _ in numbered] == order:
+            return tuple(name for _, _, name in numbered)
+    return lines
 
 
 def match_classes(
