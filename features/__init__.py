@@ -10,7 +10,8 @@ from .pictures import draw_timelines
 from .predict import predict_frames, predictor_of_runs
 from .probe import HEADS, ProbeReport, probe_store
 from .spec import FeatureSpec
-from .store import FeatureStore, StoredVideo, rows_digest
+from .store import FeatureStore
+from .stored import StoredVideo, rows_digest
 from .windows import average_windows
 
 __all__ = [

@@ -7,21 +7,32 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
 
 from manifests import StoreError, read_json
 
 from .layout import CHUNK_ROWS
+from .rows import StoredArray
 
 MOST_ROWS = 2**40
 MOST_SHARD_ROWS = 2**28  # the index of a shard has 16 bytes for every 64 rows
-LARGEST_READ = 2**30  # bytes, or as much as the array has on disk
 BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 CODECS = [BYTES, {"name": "crc32c"}]
 
 
-def open_arrays(path: Path, feature_dim: int, mode: str = "r") -> tuple[zarr.Array, zarr.Array]:
-    """Return the arrays `features` and `times` of a store.
+def writable_arrays(path: Path, feature_dim: int) -> tuple[zarr.Array, zarr.Array]:
+    """Return the arrays `features` and `times` of a store, for a writer; raises as below."""
+    stored_arrays(path, feature_dim)
+    # a group would rather believe a copy of the arrays' records, were one put into its own
+    features, times = (
+        zarr.open_array(path / name, mode="r+", zarr_format=3) for name in ("features", "times")
+    )
+    return features, times
+
+
+def stored_arrays(path: Path, feature_dim: int) -> tuple[StoredArray, StoredArray]:
+    """Return the arrays `features` and `times` of a store, for reading.
 
     Raises:
         StoreError: One is missing, or is not as `StoreWriter` makes it.
@@ -30,9 +41,11 @@ def open_arrays(path: Path, feature_dim: int, mode: str = "r") -> tuple[zarr.Arr
     for name, columns, dtype in (("features", feature_dim, "float16"), ("times", 3, "float64")):
         folder = path / name
         try:
-            _check_record(read_json((folder / "zarr.json").read_bytes()), columns, dtype)
-            # a group would rather believe a copy of this record, were one put into its own
-            arrays.append(zarr.open_array(folder, mode=mode, zarr_format=3))
+            record = read_json((folder / "zarr.json").read_bytes())
+            _check_record(record, columns, dtype)
+            shard_rows, _ = _chunks(record["chunk_grid"])
+            little = np.dtype(dtype).newbyteorder("<")
+            arrays.append(StoredArray(folder, record["shape"][0], columns, little, shard_rows))
         except FileNotFoundError as err:
             raise StoreError(
                 f"the store {str(path)!r} lacks its arrays 'features' and 'times'"
@@ -42,18 +55,6 @@ def open_arrays(path: Path, feature_dim: int, mode: str = "r") -> tuple[zarr.Arr
                 f"the array {name!r} of the store {str(path)!r} is not as stores have it: {err}"
             ) from err
     return arrays[0], arrays[1]
-
-
-def check_read(array: zarr.Array, path: Path, num_rows: int) -> None:
-    """Raise StoreError if rows take more than `LARGEST_READ` and more than the array on disk.
-
-    Rows of zeros need not be on disk, so few bytes can stand for any number of them.
-    """
-    wanted = num_rows * array.shape[1] * array.dtype.itemsize
-    if wanted > LARGEST_READ:
-        stored = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-        if wanted > stored:
-            raise StoreError(f"{num_rows} rows take {wanted} bytes, but {str(path)!r} has {stored}")
 
 
 def _check_record(record: Mapping[str, Any], columns: int, dtype: str) -> None:

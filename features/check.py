@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from manifests import Progress, StoreError
 
 from .layout import CHUNK_ROWS
-from .store import FeatureStore, rows_digest
+from .store import FeatureStore
+from .stored import rows_digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from .encoder import DEFAULT_BATCH, Encoder, encoder_of_run
 from .layout import StoreLayout, plan_layout
 from .pipeline import Pipeline
 from .spec import FeatureSpec
-from .store import FeatureStore, StoredVideo
+from .store import FeatureStore
+from .stored import StoredVideo
 from .writer import StoreWriter
 
 # What decides pixels and sums, beside our own code.

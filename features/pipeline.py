@@ -19,7 +19,7 @@ from manifests import Progress, SourceVideo, VideoError
 from .batches import Batch, BatchAssembler, Cancelled, plan_batches
 from .decoding import SnippetCut, fill_snippets, sampled_frames
 from .encoder import Encoder, forward_threads
-from .store import StoredVideo, rows_digest
+from .stored import StoredVideo, rows_digest
 from .windows import average_windows
 from .writer import StoreWriter
 

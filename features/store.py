@@ -1,110 +1,23 @@
-"""The feature store: one Zarr v3 group of two arrays, and an index table.
+"""Read snippet features of videos from one store, or from several side by side."""
 
-    S.zarr/zarr.json       group attributes: the FeatureSpec and its digest
-    S.zarr/features        (rows, dim) float16, videos laid end to end
-    S.zarr/times           (rows, 3) float64: start, centre, end of each snippet in seconds
-    S.zarr/index.parquet   a row per video; written last, its existence means the store is complete
-    S.zarr/commits         only while unfinished: a record per finished shard
-
-Both arrays are sharded alike; every chunk carries a crc32c. A shard is written whole, by one
-writer, and counts only when its commit record exists, so a killed writer costs one shard
-(`writer.py`). This module reads.
-"""
-
-import hashlib
 import itertools
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import zarr
 
-from manifests import StoreError, open_table, read_json, read_table, snippets_between
+from manifests import StoreError, snippets_between
 
-from .arrays import check_read, open_arrays
 from .spec import FeatureSpec, canonical_digest
+from .stored import StoredFeatures, StoredVideo
 
-FORMAT_VERSION = 1
-INDEX_SCHEMA = pa.schema(
-    [
-        ("video_id", pa.string()),
-        ("row_start", pa.int64()),
-        ("num_snippets", pa.int64()),
-        ("duration_seconds", pa.float64()),
-        ("fps_num", pa.int32()),
-        ("fps_den", pa.int32()),
-        ("num_frames", pa.int64()),
-        ("status", pa.string()),
-        ("reason", pa.string()),
-        ("digest", pa.string()),
-    ]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredVideo:
-    """One row of `index.parquet`.
-
-    Attributes:
-        video_id: As in the sources table.
-        row_start: First row of the video in both arrays.
-        num_snippets: Its rows; 0 if it was rejected.
-        duration_seconds: Presentation duration of the file.
-        fps_num: Average native frame rate, numerator.
-        fps_den: Its denominator.
-        num_frames: Native frames that were covered.
-        status: "ok" or "rejected".
-        reason: Why it was rejected, else None.
-        digest: sha256 of its feature rows followed by its times, as stored; None if rejected.
-    """
-
-    video_id: str
-    row_start: int
-    num_snippets: int
-    duration_seconds: float
-    fps_num: int
-    fps_den: int
-    num_frames: int
-    status: str = "ok"
-    reason: str | None = None
-    digest: str | None = None
-
-
-def rows_digest(feats_SD: np.ndarray, times_S3: np.ndarray) -> str:
-    """Return sha256 of a video's rows as they are stored (float16 and float64, little endian)."""
-    sha = hashlib.sha256(np.ascontiguousarray(feats_SD, "<f2").tobytes())
-    sha.update(np.ascontiguousarray(times_S3, "<f8").tobytes())
-    return sha.hexdigest()
-
-
-@dataclass(frozen=True, eq=False)
-class _Stored:
-    """One store on disk, open for reading."""
-
-    path: Path
-    spec: FeatureSpec
-    index: pa.Table
-    features: zarr.Array
-    times: zarr.Array
-    position_of: dict[str, int]  # of the videos with status "ok"
-
-    def rows(self, video_id: str) -> tuple[int, int]:
-        position = self.position_of.get(video_id)
-        if position is None:
-            raise StoreError(self._absent(video_id))
-        start = self.index["row_start"][position].as_py()
-        return start, start + self.index["num_snippets"][position].as_py()
-
-    def _absent(self, video_id: str) -> str:
-        known = pc.index(self.index["video_id"], video_id).as_py()
-        if known < 0:
-            return f"video {video_id!r} is not in the store {str(self.path)!r}"
-        reason = self.index["reason"][known].as_py()
-        return f"video {video_id!r} was rejected from the store {str(self.path)!r}: {reason}"
+MAX_READERS = 8
+VIDEOS_COMPARED = 4096  # whose times are in memory at once
+VIDEOS_PER_READER = 16  # a thread for fewer takes longer to start than it saves
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +25,7 @@ class _Stream:
     """Some columns of a store on disk, those from `first` to before `end`, under a name."""
 
     name: str
-    stored: _Stored
+    stored: StoredFeatures
     first: int
     end: int
 
@@ -135,32 +48,17 @@ class FeatureStore:
             StoreError: No store there, one that is not finished, damaged, or of a newer version;
                 stores that `concat` refuses.
         """
-        opened: FeatureStore = cls._open(Path(path))
+        opened = cls._open(Path(path))
         for other in beside:
             opened = opened.concat(cls._open(Path(other)))
         return opened
 
     @classmethod
-    def _open(cls, path: Path) -> Self:
-        attributes = read_attributes(path)
-        if not (path / "index.parquet").exists():
-            raise StoreError(
-                f"the store {str(path)!r} is not finished; run the same extraction again"
-            )
-        spec = FeatureSpec.from_dict(attributes["feature_spec"])
-        features, times = open_arrays(path, spec.feature_dim)
-        if features.shape[0] != times.shape[0]:
-            raise StoreError(
-                f"features must have the rows of times, got {features.shape} and {times.shape} "
-                f"({str(path)!r})"
-            )
-        index = _read_index(path, features.shape[0])
-        status = index["status"].to_pylist()
-        ids = index["video_id"].to_pylist()
-        position_of = {ids[i]: i for i in range(len(ids)) if status[i] == "ok"}
-        stored = _Stored(path, spec, index, features, times, position_of)
-        streams = [_Stream(spec.backbone, stored, 0, spec.feature_dim)]
-        return cls(streams, list(position_of))
+    def _open(cls, path: Path) -> "FeatureStore":
+        stored = StoredFeatures.open(path)
+        ranges = stored.spec.channel_ranges.items()
+        streams = [_Stream(name, stored, first, end) for name, (first, end) in ranges]
+        return cls(streams, list(stored.position_of))
 
     @property
     def video_ids(self) -> tuple[str, ...]:
@@ -186,8 +84,8 @@ class FeatureStore:
     def channel_ranges(self) -> dict[str, tuple[int, int]]:
         """Return `name: (first, end)` of every stream: its channels in a row, in order.
 
-        A stream has the name that the FeatureSpec gives it, or that of the backbone where a store
-        holds one stream only; of equal names the later ones get "-2", "-3".
+        Streams have the names that their FeatureSpecs give them; of equal names the later ones get
+        "-2", "-3".
         """
         ranges, first = {}, 0
         for stream in self._streams:
@@ -198,7 +96,7 @@ class FeatureStore:
     @property
     def num_rows(self) -> int:
         """Return the rows of the array of the first stream, padding included."""
-        return self._stored[0].features.shape[0]
+        return self._stored[0].features.num_rows
 
     @property
     def index(self) -> pa.Table:
@@ -238,24 +136,48 @@ class FeatureStore:
         Raises:
             StoreError: The video is not in the store, was rejected, or its rows are damaged.
         """
-        return self._read(video_id, *self._stored[0].rows(video_id))
+        return self.read_many([video_id])[0]
+
+    def read_many(self, video_ids: Sequence[str]) -> list[np.ndarray]:
+        """Return all rows of each video, as `[]` does, in the order asked for.
+
+        They are read in order of their places, each file opened once, by a few threads.
+        """
+        in_order = sorted(video_ids, key=lambda video_id: self._stored[0].rows(video_id)[0])
+        num_parts = min(len(in_order) // VIDEOS_PER_READER, os.cpu_count() or 1, MAX_READERS) or 1
+        size = -(-len(in_order) // num_parts) or 1
+        parts = [in_order[i : i + size] for i in range(0, len(in_order), size)]
+        if len(parts) > 1:
+            with ThreadPoolExecutor(len(parts)) as pool:
+                read = list(pool.map(self._read_in_order, parts))
+        else:
+            read = [self._read_in_order(part) for part in parts]
+        found = dict(zip(in_order, itertools.chain.from_iterable(read), strict=True))
+        return [found[video_id] for video_id in video_ids]
 
     def video(self, video_id: str) -> StoredVideo:
         """Return the index row of a video (of the first stream); raises StoreError as `[]` does."""
-        self._stored[0].rows(video_id)
-        position = self._stored[0].position_of[video_id]
-        return StoredVideo(**self.index.slice(position, 1).to_pylist()[0])
+        return self._stored[0].video(video_id)
 
     def times(self, video_id: str) -> np.ndarray:
         """Return start, centre and end of each snippet in seconds, float64 `(S, 3)`."""
-        stored = self._stored[0]
-        return _read_rows(stored, stored.times, video_id, *stored.rows(video_id))
+        return self._stored[0].read_times(video_id)
 
     def between(self, video_id: str, t0: float, t1: float) -> np.ndarray:
-        """Return the rows whose centre lies in `[t0, t1)` seconds, float16 `(S, D)`."""
-        first, _ = self._stored[0].rows(video_id)
+        """Return the rows whose centre lies in `[t0, t1)` seconds, float16 `(S, D)`.
+
+        Of the features, only the chunks that hold them are read.
+        """
         found = snippets_between(self.times(video_id), t0, t1)
-        return self._read(video_id, first + found.start, first + found.stop)
+        return self.snippets(video_id, found.start, found.stop)
+
+    def snippets(self, video_id: str, first: int, end: int) -> np.ndarray:
+        """Return the rows from `first` to before `end` of a video, float16 `(S, D)`.
+
+        Raises:
+            StoreError: As `[]`.
+        """
+        return self._side_by_side([s.read_features(video_id, first, end) for s in self._stored])
 
     def concat(self, other: "FeatureStore") -> "FeatureStore":
         """Lay another store's channels after these, over the videos that both hold (two-stream).
@@ -267,16 +189,19 @@ class FeatureStore:
         if (here.grid, here.fps) != (there.grid, there.fps):
             raise StoreError(
                 "stores side by side must have one time grid, but differ in "
-                + here.explain(there, ("snippet_len", "snippet_stride", "tail", "fps"))
+                + here.explain(there, ("snippet_len", "snippet_stride", "tail", "alignment", "fps"))
             )
         shared = [video_id for video_id in self.video_ids if video_id in other]
         if not shared:
             raise StoreError(f"no video is both in {str(self.path)!r} and in {str(other.path)!r}")
-        for video_id in shared:
-            if not np.array_equal(self.times(video_id), other.times(video_id)):
-                raise StoreError(
-                    f"video {video_id!r} has other snippet times in {str(other.path)!r}"
-                )
+        for start in range(0, len(shared), VIDEOS_COMPARED):
+            some = shared[start : start + VIDEOS_COMPARED]
+            ours, theirs = (store._stored[0].read_many_times(some) for store in (self, other))
+            for video_id, times_S3, other_S3 in zip(some, ours, theirs, strict=True):
+                if not np.array_equal(times_S3, other_S3):
+                    raise StoreError(
+                        f"video {video_id!r} has other snippet times in {str(other.path)!r}"
+                    )
         return FeatureStore(_told_apart(self._streams + other._streams), shared)
 
     def select(self, names: Sequence[str]) -> "FeatureStore":
@@ -294,13 +219,14 @@ class FeatureStore:
             )
         return FeatureStore(_told_apart([known[name] for name in names]), self.video_ids)
 
-    def _read(self, video_id: str, first: int, end: int) -> np.ndarray:
-        offset, rows = first - self._stored[0].rows(video_id)[0], {}
-        for stored in self._stored:
-            start = stored.rows(video_id)[0] + offset
-            span = (start, start + end - first)
-            rows[stored] = _read_rows(stored, stored.features, video_id, *span)
-        parts = [rows[stream.stored][:, stream.first : stream.end] for stream in self._streams]
+    def _read_in_order(self, video_ids: Sequence[str]) -> list[np.ndarray]:
+        read = [stored.read_many_features(video_ids) for stored in self._stored]
+        return [self._side_by_side(rows) for rows in zip(*read, strict=True)]
+
+    def _side_by_side(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Lay the channels of the streams, found in the rows of each store, beside each other."""
+        of = dict(zip(self._stored, rows, strict=True))
+        parts = [of[stream.stored][:, stream.first : stream.end] for stream in self._streams]
         return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1))
 
 
@@ -312,61 +238,3 @@ def _told_apart(streams: Sequence[_Stream]) -> list[_Stream]:
         name = next(name for name in itertools.chain([stream.name], numbered) if name not in named)
         named[name] = replace(stream, name=name)
     return list(named.values())
-
-
-def _read_rows(
-    stored: _Stored, array: zarr.Array, video_id: str, first: int, end: int
-) -> np.ndarray:
-    check_read(array, stored.path, end - first)
-    try:
-        return np.asarray(array[first:end])
-    except (ValueError, OSError, RuntimeError) as err:
-        raise StoreError(
-            f"the rows of video {video_id!r} in {str(stored.path)!r} are damaged: {err}"
-        ) from err
-
-
-def read_attributes(path: Path) -> dict[str, Any]:
-    """Return the group attributes, or say why this is no feature store."""
-    try:
-        attributes = read_json((path / "zarr.json").read_bytes())["attributes"]
-    except (OSError, ValueError, LookupError, TypeError) as err:
-        raise StoreError(f"{str(path)!r} is not a feature store") from err
-    if not isinstance(attributes, dict) or attributes.get("format") != "seamline-features":
-        raise StoreError(f"{str(path)!r} is a Zarr group, but not a feature store")
-    version = attributes.get("format_version")
-    if type(version) is not int or version > FORMAT_VERSION:
-        raise StoreError(
-            f"the store {str(path)!r} has format version {version!r}, but this program reads up to "
-            f"{FORMAT_VERSION}; update it"
-        )
-    texts = ("feature_spec_digest", "plan_digest")
-    spec = attributes.get("feature_spec")
-    if not isinstance(spec, dict) or not all(isinstance(attributes.get(t), str) for t in texts):
-        raise StoreError(f"the attributes of the store {str(path)!r} lack its FeatureSpec")
-    return attributes
-
-
-def _read_index(path: Path, num_rows: int) -> pa.Table:
-    """Return the index; its videos lie within the `num_rows` rows of the arrays."""
-    try:
-        file = open_table(pa.BufferReader((path / "index.parquet").read_bytes()))
-        if file.schema_arrow.names != INDEX_SCHEMA.names:
-            raise StoreError(
-                f"the index of the store {str(path)!r} has other columns: {file.schema_arrow.names}"
-            )
-        index = read_table(file, INDEX_SCHEMA)
-    except (OSError, ValueError) as err:
-        raise StoreError(f"the index of the store {str(path)!r} is damaged: {err}") from err
-    first, number = index["row_start"], index["num_snippets"]
-    needed = ("video_id", "row_start", "num_snippets", "status")
-    if any(index[name].null_count for name in needed):
-        raise StoreError(f"the index of the store {str(path)!r} lacks values of {needed}")
-    if len(index) and not (
-        pc.min(first).as_py() >= 0
-        and 0 <= pc.min(number).as_py() <= pc.max(number).as_py() <= num_rows
-        and pc.max(first).as_py() <= num_rows
-        and pc.max(pc.add(first, number)).as_py() <= num_rows
-    ):
-        raise StoreError(f"the index of the store {str(path)!r} places videos outside its rows")
-    return index

@@ -17,10 +17,10 @@ from zarr.codecs import Crc32cCodec
 
 from manifests import StoreError, write_atomic
 
-from .arrays import open_arrays
+from .arrays import writable_arrays
 from .layout import CHUNK_ROWS, StoreLayout
 from .spec import FeatureSpec, canonical_digest
-from .store import FORMAT_VERSION, INDEX_SCHEMA, StoredVideo, read_attributes
+from .stored import FORMAT_VERSION, INDEX_SCHEMA, StoredVideo, read_attributes
 
 
 class StoreWriter:
@@ -54,7 +54,7 @@ class StoreWriter:
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             self._create(attributes, spec)
         self._check(attributes, spec)
-        self._features, self._times = open_arrays(self.path, spec.feature_dim, "r+")
+        self._features, self._times = writable_arrays(self.path, spec.feature_dim)
         if not self.finished:  # what a killed writer left half-written under temporary names
             for left in [*self.path.rglob("*.partial"), *self.path.rglob(".*.part")]:
                 left.unlink()
