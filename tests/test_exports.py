@@ -117,7 +117,7 @@ def test_two_streams_are_exported_side_by_side(tmp_path):
 
 def test_wrong_use_is_refused(tmp_path):
     store = make_store(tmp_path / "s.zarr", {"v": 2})
-    with pytest.raises(UsageError, match="format must be one of npy, got 'hdf6'"):
+    with pytest.raises(UsageError, match=r"format must be one of npy, .*got 'hdf6'"):
         export_store(store, tmp_path / "out", "hdf6")
     assert not (tmp_path / "out").exists()
     (tmp_path / "used").mkdir()
@@ -127,7 +127,14 @@ def test_wrong_use_is_refused(tmp_path):
     for video_id in ("", "x" * 201, "ü" * 60):
         with pytest.raises(UsageError, match="file name of 1 to 200"):
             file_name(video_id)
-    assert list(FORMATS) == ["npy"]
+    with pytest.raises(UsageError, match="--resize is an option of actionformer, opentad, not of"):
+        export_store(store, tmp_path / "out", "npy", resize=100)
+    with pytest.raises(UsageError, match="--prefix must be letters"):
+        export_store(store, tmp_path / "out", "actionformer", prefix="../")
+    with pytest.raises(UsageError, match="at least 1 row, got 0"):
+        export_store(store, tmp_path / "out", "opentad", resize=0)
+    assert not (tmp_path / "out").exists()
+    assert next(iter(FORMATS)) == "npy"
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=16))

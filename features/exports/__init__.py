@@ -1,32 +1,96 @@
 """Files that other tools read, written from a feature store."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from manifests import UsageError
 
+from ..annotations import Annotations
 from ..store import FeatureStore
+from .actionformer import export_actionformer
 from .npy import export_npy
-from .report import ExportReport, claim_folder, file_name
+from .opentad import export_opentad
+from .report import ExportReport, file_name
+from .request import ExportRequest
+from .rescale import bsn_bins, mmaction2_bins, resize_linear
+from .tree import export_tree
 
-FORMATS: dict[str, Callable[[FeatureStore, Path], ExportReport]] = {"npy": export_npy}
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How a format is written, and what it takes.
+
+    Attributes:
+        export: Writes it.
+        options: The options of `export_store` that mean something to it.
+        needs_annotations: It cannot be written without them.
+    """
+
+    export: Callable[[ExportRequest], ExportReport]
+    options: tuple[str, ...] = ()
+    needs_annotations: bool = False
 
 
-def export_store(store: FeatureStore, out: Path | str, format: str = "npy") -> ExportReport:
-    """Write the store in another tool's format.
+FORMATS: dict[str, Format] = {
+    "npy": Format(export_npy),
+    "actionformer": Format(export_actionformer, ("prefix", "resize")),
+    "opentad": Format(export_opentad, ("prefix", "resize")),
+}
+
+
+def export_store(
+    store: FeatureStore,
+    out: Path | str,
+    format: str = "npy",
+    annotations: Annotations | None = None,
+    *,
+    rule: str | None = None,
+    prefix: str | None = None,
+    resize: int | None = None,
+) -> ExportReport:
+    """Write the store in another tool's format, and read it back as that tool would.
 
     Args:
         store: What to write.
         out: Folder; made if it does not exist, refused if it holds anything.
         format: A key of `FORMATS`.
+        annotations: Segments for the annotation file that the tool wants; None: no such file.
+        rule: How rows are averaged into 100 bins: "jjboy" or "mmaction2"; None: the tool's own.
+        prefix: What stands before every video id; None: the tool's habit ("v_" or nothing).
+        resize: Resize every video to so many rows; None: leave them.
 
     Raises:
-        UsageError: An unknown format, or a folder in use.
+        UsageError: An unknown format, an option it does not take, a store that the tool cannot
+            hold, or a folder in use.
+        StoreError: Rows are damaged, or a file reads back otherwise.
     """
     if format not in FORMATS:
         raise UsageError(f"the format must be one of {', '.join(FORMATS)}, got {format!r}")
-    claim_folder(Path(out))
-    return FORMATS[format](store, Path(out))
+    chosen = FORMATS[format]
+    given = {"rule": rule, "prefix": prefix, "resize": resize}
+    odd = [name for name, value in given.items() if value is not None]
+    odd = [name for name in odd if name not in chosen.options]
+    if odd:
+        takers = [name for name, other in FORMATS.items() if odd[0] in other.options]
+        raise UsageError(f"--{odd[0]} is an option of {', '.join(takers)}, not of {format}")
+    if chosen.needs_annotations and annotations is None:
+        raise UsageError(f"format {format} must be given the annotated segments (--segments)")
+    if resize is not None and resize < 1:
+        raise UsageError(f"--resize must be at least 1 row, got {resize}")
+    if prefix is not None and file_name(prefix + "x") != prefix + "x":
+        raise UsageError(f"--prefix must be letters, digits, '_', '-' or '~', got {prefix!r}")
+    return chosen.export(ExportRequest(format, store, Path(out), annotations, rule, prefix, resize))
 
 
-__all__ = ["FORMATS", "ExportReport", "export_npy", "export_store", "file_name"]
+__all__ = [
+    "FORMATS",
+    "ExportReport",
+    "Format",
+    "bsn_bins",
+    "export_store",
+    "export_tree",
+    "file_name",
+    "mmaction2_bins",
+    "resize_linear",
+]

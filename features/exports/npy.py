@@ -17,16 +17,19 @@ from manifests import StoreError, write_atomic
 
 from ..spec import FeatureSpec
 from ..store import FeatureStore
-from .report import ExportReport, file_name
+from .report import ExportReport, claim_folder, file_name, folder_bytes
+from .request import ExportRequest
 
 
-def export_npy(store: FeatureStore, out: Path) -> ExportReport:
-    """Write every readable video of `store` into the folder `out`; `store.json` comes last.
+def export_npy(request: ExportRequest) -> ExportReport:
+    """Write every readable video of the store; `store.json` comes last.
 
     Raises:
         StoreError: Rows are damaged, or a file read back differs from the store.
         UsageError: A video id cannot be a file name.
     """
+    store, out = request.store, request.out
+    claim_folder(out)
     names = {video_id: _name(video_id) for video_id in store.video_ids}
     num_rows = 0
     for video_id, name in names.items():
@@ -49,8 +52,7 @@ def export_npy(store: FeatureStore, out: Path) -> ExportReport:
             "files": {video_id: f"{name}.npy" for video_id, name in names.items()},
         },
     )
-    num_bytes = sum(file.stat().st_size for file in out.iterdir())
-    return ExportReport("npy", out, len(names), num_rows, num_bytes)
+    return ExportReport("npy", out, len(names), num_rows, folder_bytes(out))
 
 
 def _name(video_id: str) -> str:

@@ -19,6 +19,7 @@ class ExportReport:
         num_videos: Videos in it.
         num_rows: Rows of all videos.
         num_bytes: Bytes of all files.
+        notes: Sentences for people: how exact the tool's times are, what was left out.
     """
 
     format: str
@@ -26,6 +27,7 @@ class ExportReport:
     num_videos: int
     num_rows: int
     num_bytes: int
+    notes: tuple[str, ...] = ()
 
 
 def claim_folder(out: Path) -> None:
@@ -33,6 +35,11 @@ def claim_folder(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"the export folder must be new or empty, got {str(out)!r}")
     out.mkdir(parents=True, exist_ok=True)
+
+
+def folder_bytes(out: Path) -> int:
+    """Return the bytes of all files under a folder."""
+    return sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
 
 
 def file_name(video_id: str) -> str:
