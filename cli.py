@@ -150,11 +150,16 @@ def synth() -> None:
 
 @synth.command(
     epilog="synth manifest kinetics400/train -o sources.parquet\n\n"
-    "synth manifest kinetics-400_val.csv --videos kinetics400/val -o sources.parquet"
+    "synth manifest kinetics-400_val.csv --videos kinetics400/val -o sources.parquet\n\n"
+    "synth manifest activity_net.v1-3.min.json --videos anet/ -o sources.parquet"
 )
 @click.argument("source", type=ANY)
 @click.option("-o", "--out", type=PLACE, required=True, help="Sources table to write (.parquet).")
-@click.option("--format", help="Layout of SOURCE; guessed if left out.")
+@click.option(
+    "--format",
+    help="Layout of SOURCE; guessed if left out: kinetics, ucf101, hmdb51, thumos14, activitynet, "
+    "multithumos, charades, folder.",
+)
 @click.option("--videos", type=FOLDER, help="Where the files of an annotation file are.")
 @click.option("--classes", type=FILE, help="File with a class name per line, in id order.")
 @click.option("--workers", type=int, help="Processes that probe (default: one per core).")
@@ -174,7 +179,10 @@ def synth() -> None:
 @max_rejected
 @as_json
 def manifest(source: Path, out: str, max_rejected: float, is_json: bool, **options: Any) -> None:
-    """Make the table of source videos of SOURCE, a folder tree or an annotation file."""
+    """Make the table of source videos of SOURCE, a folder tree or official annotations.
+
+    Temporal annotations become segments.parquet beside the table.
+    """
     from manifests import build_sources
 
     report = build_sources(source, out, **options)
