@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from features import Encoder, extract_features
+from features.crops import Framing
 from features.decoding import SnippetCut, fill_snippets, sampled_frames
 from features.encoder import forward_threads
 from manifests import SnippetGrid, SourceVideo, read_sources
@@ -26,9 +27,9 @@ def decode(videos: list[SourceVideo], cut: SnippetCut, threads: int) -> None:
     """Decode every video into its snippets and throw them away."""
 
     def one(video: SourceVideo) -> None:
-        held = np.empty((HELD_SNIPPETS, SNIPPET_LEN, SIZE, SIZE, 3), np.uint8)
+        held = np.empty((HELD_SNIPPETS, 1, SNIPPET_LEN, SIZE, SIZE, 3), np.uint8)
         frames = sampled_frames(video, None)
-        fill_snippets(video, frames, cut, lambda i: held[i % HELD_SNIPPETS], lambda i: None)
+        fill_snippets(video, frames, cut, lambda i: [held[i % HELD_SNIPPETS]], lambda i: None)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(one, videos))
@@ -56,7 +57,7 @@ def measure(folder: Path, sources: Path, threads: int, num_videos: int = 3) -> R
         (0.45,) * 3, (0.225,) * 3, weights_digest="random",
     )  # fmt: skip
     videos = list(read_sources(sources))[:num_videos]
-    cut = SnippetCut(SnippetGrid(SNIPPET_LEN, SNIPPET_STRIDE), None, SIZE, SIZE, SIZE)
+    cut = SnippetCut(SnippetGrid(SNIPPET_LEN, SNIPPET_STRIDE), None, (Framing(SIZE, SIZE, SIZE),))
     num_snippets = sum(cut.num_snippets(video) for video in videos)
     store = folder / "benchmark.zarr"
 

@@ -6,6 +6,7 @@ straight into the batches; a batch is handed on when its last frame is there.
 """
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,15 +66,18 @@ class Batch:
 
     Attributes:
         number: Its place in the plan.
-        frames_NTHWC: uint8.
+        frames: uint8 `(P, N, T, H, W, 3)` for every framing, `P` pictures of each frame.
         missing: Snippets that are not complete yet.
         lost: Snippets whose video turned out to be bad, by place in the batch.
     """
 
     number: int
-    frames_NTHWC: np.ndarray
+    frames: tuple[np.ndarray, ...]
     missing: int
     lost: set[int] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return self.frames[0].shape[1]
 
 
 class Cancelled(Exception):
@@ -88,20 +92,28 @@ class BatchAssembler:
 
     Args:
         plan: What belongs where.
-        clip_shape: `(T, H, W, 3)` of a snippet.
+        clip_shapes: `(P, T, H, W, 3)` of a snippet for every framing.
         max_ready: Complete batches that may wait.
+        empty: Makes uint8 arrays of zeros.
     """
 
-    def __init__(self, plan: BatchPlan, clip_shape: tuple[int, ...], max_ready: int = 2) -> None:
-        self.plan, self._clip_shape, self._max_ready = plan, clip_shape, max_ready
+    def __init__(
+        self,
+        plan: BatchPlan,
+        clip_shapes: Sequence[tuple[int, ...]],
+        max_ready: int = 2,
+        empty: Callable[[tuple[int, ...]], np.ndarray] = lambda shape: np.zeros(shape, np.uint8),
+    ) -> None:
+        self.plan, self._clip_shapes, self._max_ready = plan, clip_shapes, max_ready
+        self._empty = empty
         self._open: dict[int, Batch] = {}
         self._ready: list[Batch] = []
         self._changed = threading.Condition()
         self._num_left = len(plan.size_B)  # batches that nobody has taken yet
         self._closed = False
 
-    def slot(self, snippet: int) -> np.ndarray:
-        """Return where the frames of `snippet` go, uint8 `(T, H, W, 3)`; may wait.
+    def slot(self, snippet: int) -> list[np.ndarray]:
+        """Return where the frames of `snippet` go, `(P, T, H, W, 3)` per framing; may wait.
 
         Raises:
             Cancelled: The reader has gone.
@@ -115,15 +127,18 @@ class BatchAssembler:
                 raise Cancelled
             if number not in self._open:
                 size = int(self.plan.size_B[number])
-                frames = np.zeros((size, *self._clip_shape), np.uint8)
+                frames = tuple(
+                    self._empty((pictures, size, *clip)) for pictures, *clip in self._clip_shapes
+                )
                 self._open[number] = Batch(number, frames, missing=size)
-            return self._open[number].frames_NTHWC[place]
+            return [frames[:, place] for frames in self._open[number].frames]
 
     def complete(self, snippet: int, lost: bool = False) -> None:
         """Say that all frames of `snippet` are in its slot, or that they never will be."""
         number, place = divmod(snippet, self.plan.batch)
         if lost:
-            self.slot(snippet)[:] = 0  # what else a bad video left would depend on its damage
+            for slot_PTHWC in self.slot(snippet):
+                slot_PTHWC[:] = 0  # what else a bad video left would depend on its damage
         with self._changed:
             batch = self._open[number]
             batch.missing -= 1

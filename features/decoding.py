@@ -1,6 +1,7 @@
 """Decode a video once and put every frame where its snippets want it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,20 +16,23 @@ from manifests import (
     sample_frames,
     scan_packets,
 )
-from synth import View, apply_view, frame_batches, resized_size
+from synth import frame_batches
+
+from .crops import Framing, cut_pictures
+
+# Entered with a video's id while a decoder works on it, so that a watcher can tell when it hangs.
+Noted = Callable[[str], AbstractContextManager[None]]
 
 DURATION_SLACK_SECONDS = 1e-3  # tables made elsewhere round
 
 
 @dataclass(frozen=True, slots=True)
 class SnippetCut:
-    """How videos become snippets: in time by grid and rate, in space by resize and crop."""
+    """How videos become snippets: in time by grid and rate, in space by each of the framings."""
 
     grid: SnippetGrid
     fps: Fraction | None
-    height: int
-    width: int
-    short_side: int
+    framings: tuple[Framing, ...]
 
     def num_snippets(self, video: SourceVideo) -> int:
         """Return the snippets of a video, from its row in the sources table alone.
@@ -69,33 +73,13 @@ def sampled_frames(video: SourceVideo, fps: Fraction | None) -> SampledFrames:
     return sample_frames(pts_seconds_N, end, fps, start, video.first_frame)
 
 
-def centre_view(height: int, width: int, cut: SnippetCut) -> View:
-    """Return the resize and centre crop of frames of `height` x `width`.
-
-    The shorter side becomes `cut.short_side`, or as much more as the crop needs to fit.
-
-    # 240 x 320 to a crop of 112 x 112 at short_side 112: resized to 112 x 149, x = 18
-    """
-    short_side = cut.short_side
-    resized = resized_size(height, width, short_side)
-    while resized[0] < cut.height or resized[1] < cut.width:
-        short_side += 1
-        resized = resized_size(height, width, short_side)
-    return View(
-        short_side=short_side,
-        x=(resized[1] - cut.width) // 2,
-        y=(resized[0] - cut.height) // 2,
-        width=cut.width,
-        height=cut.height,
-    )
-
-
 def fill_snippets(
     video: SourceVideo,
     frames: SampledFrames,
     cut: SnippetCut,
-    slot: Callable[[int], np.ndarray],
+    slot: Callable[[int], Sequence[np.ndarray]],
     complete: Callable[[int], None],
+    noted: Noted = lambda video_id: nullcontext(),
 ) -> None:
     """Decode a video once, in order, and copy every frame into all snippets that show it.
 
@@ -103,8 +87,10 @@ def fill_snippets(
         video: What to decode.
         frames: Of `sampled_frames`.
         cut: How snippets are cut.
-        slot: Gives the place of snippet `i`, uint8 `(T, H, W, 3)`.
+        slot: Gives the places of snippet `i`, uint8 `(P, T, H, W, 3)`, `P` pictures of each frame,
+            for every framing.
         complete: Told when all frames of snippet `i` are in place, in ascending order of `i`.
+        noted: Entered whenever the decoder works.
 
     Raises:
         VideoError: The file is damaged, or not the one that was probed.
@@ -115,13 +101,16 @@ def fill_snippets(
     places = np.argsort(frame_index_SL, axis=None, kind="stable")
     wanted_U, first_U = np.unique(frame_index_SL.ravel()[places], return_index=True)
     bounds = np.append(first_U, len(places)).tolist()
-    view, used, filled = centre_view(video.height, video.width, cut), 0, 0
-    for indices, batch_THWC in frame_batches(video, wanted_U):
+    views_F = [framing.views(video.height, video.width) for framing in cut.framings]
+    used, filled = 0, 0
+    for indices, batch_THWC in _noted_batches(video, wanted_U, noted):
         for frame_HWC in batch_THWC:
-            picture_HWC = apply_view(frame_HWC, view)
+            pictures_F = [cut_pictures(frame_HWC, views) for views in views_F]
             for place in places[bounds[used] : bounds[used + 1]].tolist():
                 snippet, position = divmod(place, length)
-                slot(snippet)[position] = picture_HWC
+                for slot_PTHWC, pictures in zip(slot(snippet), pictures_F, strict=True):
+                    for slot_THWC, picture_HWC in zip(slot_PTHWC, pictures, strict=True):
+                        slot_THWC[position] = picture_HWC
             used += 1
         # The last snippet waits until the decoder has found nothing wrong at the end either.
         while filled < len(frame_index_SL) - 1 and frame_index_SL[filled, -1] <= indices[-1]:
@@ -129,6 +118,19 @@ def fill_snippets(
             filled += 1
     for snippet in range(filled, len(frame_index_SL)):
         complete(snippet)
+
+
+def _noted_batches(
+    video: SourceVideo, wanted_U: np.ndarray, noted: Noted
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield what `frame_batches` does; only its own work is noted, not that of who takes them."""
+    batches = frame_batches(video, wanted_U)
+    while True:
+        with noted(video.video_id):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def _part_seconds(video: SourceVideo) -> tuple[float, float]:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from manifests import CheckpointError, SnippetGrid, UsageError
+from manifests import CheckpointError, UsageError
 from train import TrainedModel, load_run, normalise
 
-MAX_FORWARD_WORKERS = 8  # each holds the activations of a batch
+MAX_FORWARD_WORKERS = 32  # each holds the activations of a batch
 DEFAULT_BATCH = {"cpu": 2, "cuda": 32}  # on a CPU what stays in the cache is fastest
 
 
@@ -21,8 +21,9 @@ class Encoder:
 
     Attributes:
         name: Of the network, for the FeatureSpec.
-        embed: Normalised clips `(N, 3, T, H, W)` on `device` to vectors `(N, D)`, or `(N, T, D)` if
-            `per_frame`; on a CPU it is called from several threads at once.
+        embed: Normalised clips `(N, 3, T, H, W)` on `device` (channels last in memory) to vectors
+            `(N, D)`, or `(N, T, D)` if `per_frame`; on a CPU it is called from several threads at
+            once.
         feature_dim: `D`.
         num_frames: Frames of a clip that the network was trained on.
         height: Rows of pixels.
@@ -32,6 +33,8 @@ class Encoder:
         weights_digest: sha256 of the weights' file.
         arguments: What the network was built with (JSON values).
         device: Where it runs.
+        per_frame: Every frame of a clip has a vector of its own; then a video has a row for every
+            sampled frame, the mean over the clips that show it.
         prediction: Of an encoder whose vectors are class probabilities: how they are made, for the
             FeatureSpec; None where vectors are features.
     """
@@ -47,35 +50,26 @@ class Encoder:
     weights_digest: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    per_frame: bool = False
     prediction: Mapping[str, Any] | None = None
 
     @property
     def precision(self) -> str:
         """Return the arithmetic of the forward pass: bfloat16 only where the device has it."""
-        return "bfloat16" if self.device.type == "cuda" else "float32"
+        return precision_of(self.device)
 
-    @property
-    def per_frame(self) -> bool:
-        """Return whether every frame of a clip has a vector of its own.
-
-        Then a video has a row for every sampled frame, the mean over the clips that show it.
-        """
-        return self.prediction is not None
-
-    def row_grid(self, clips: SnippetGrid) -> SnippetGrid:
-        """Return the grid of the rows that clips on the grid `clips` give."""
-        return SnippetGrid(1, 1) if self.per_frame else clips
-
-    def encode(self, frames_NTHWC: np.ndarray) -> np.ndarray:
+    def encode(self, frames_NTHWC: np.ndarray, mirrored: bool = False) -> np.ndarray:
         """Return the vectors of uint8 clips, float32 `(N, D)`, or `(N, T, D)` if `per_frame`.
 
-        The bytes travel to the device and are normalised there.
+        The bytes travel to the device and are mirrored (left and right) and normalised there.
         """
         with (
             torch.inference_mode(),
             torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
         ):
             frames = torch.from_numpy(frames_NTHWC).to(self.device, non_blocking=True)
+            if mirrored:
+                frames = frames.flip(3)
             clips = normalise(frames, self.mean, self.std)
             vectors = self.embed(clips)  # channels last in memory already
         return vectors.float().cpu().numpy()
@@ -94,12 +88,25 @@ def forward_threads(device: torch.device) -> ForwardThreads:
 
     A GPU gets one thread. On a CPU each core computes batches of its own: threads that share one
     operation wait for each other at its end, and those waits burn whole cores while decoders take
-    turns on them.
+    turns on them. One core for a batch, on any machine: how many share a sum decides its last
+    digits.
     """
     if device.type != "cpu":
         return ForwardThreads(1, torch.get_num_threads())
-    num_workers = min(torch.get_num_threads(), MAX_FORWARD_WORKERS)
-    return ForwardThreads(num_workers, max(torch.get_num_threads() // num_workers, 1))
+    return ForwardThreads(min(torch.get_num_threads(), MAX_FORWARD_WORKERS), 1)
+
+
+def precision_of(device: torch.device) -> str:
+    """Return "bfloat16" for a GPU that computes in it, else "float32"."""
+    is_fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if is_fast else "float32"
+
+
+def empty_clips(device: torch.device, shape: tuple[int, ...]) -> np.ndarray:
+    """Return uint8 zeros, in memory that a GPU copies from while its network computes."""
+    if device.type == "cpu":
+        return np.zeros(shape, np.uint8)
+    return torch.zeros(shape, dtype=torch.uint8, pin_memory=True).numpy()
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -121,8 +128,15 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def encoder_of_run(run_dir: Path | str, device: str | None = None) -> Encoder:
-    """Return the backbone of a finished training run as an encoder, pooled over time.
+def encoder_of_run(
+    run_dir: Path | str, device: str | None = None, per_frame: bool = False
+) -> Encoder:
+    """Return the backbone of a finished training run as an encoder.
+
+    Args:
+        run_dir: Folder of the run.
+        device: "cpu" or "cuda"; None takes CUDA where there is one.
+        per_frame: A vector for every frame of a clip, instead of one pooled over time.
 
     Raises:
         CheckpointError: The folder holds no run, or its files don't fit each other.
@@ -132,9 +146,14 @@ def encoder_of_run(run_dir: Path | str, device: str | None = None) -> Encoder:
     run = load_run(run_dir, chosen)
     check_clips_are_known(run, run_dir)
     backbone, record = run.backbone, run.record
+
+    def embed(clips_NCTHW: torch.Tensor) -> torch.Tensor:
+        features = backbone.features(clips_NCTHW, per_frame=per_frame)
+        return features.transpose(1, 2) if per_frame else features
+
     return Encoder(
         name=record["backbone"],
-        embed=lambda clips_NCTHW: backbone.features(clips_NCTHW, per_frame=False),
+        embed=embed,
         feature_dim=backbone.feature_dim,
         num_frames=record["frames"],
         height=record["height"],
@@ -144,6 +163,7 @@ def encoder_of_run(run_dir: Path | str, device: str | None = None) -> Encoder:
         weights_digest=run.digest,
         arguments=record["arguments"],
         device=chosen,
+        per_frame=per_frame,
     )
 
 

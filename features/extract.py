@@ -1,31 +1,31 @@
 """Extract snippet features of whole videos: plan everything, then fill what the store lacks.
 
-The number of snippets follows from the sources table alone, so layout and batches are fixed before
-the first frame is decoded (`pipeline.py` does the work).
+In this process (`pipeline.py`), or by Ray actors that each fill shards of their own (`actors.py`):
+the same code on the same batches, so the same bytes.
 """
 
 import os
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from manifests import SnippetGrid, SourceVideo, UsageError, num_sampled_frames
+import torch
 
-from .decoding import SnippetCut
-from .encoder import DEFAULT_BATCH, Encoder, encoder_of_run
-from .layout import StoreLayout, plan_layout
-from .pipeline import Pipeline
-from .spec import FeatureSpec
+from manifests import Progress, SourceVideo, UsageError
+
+from .actors import Crew, checkpoint_paths, open_crew
+from .encoder import DEFAULT_BATCH
+from .extract_plan import ExtractPlan, plan_cut, plan_extraction
+from .pipeline import Pipeline, ShardWork
 from .store import FeatureStore
-from .stored import StoredVideo
+from .streams import Checkpoint, Streams, open_streams
 from .writer import StoreWriter
 
-# What decides pixels and sums, beside our own code.
-VERSIONED = ("av", "decord", "numpy", "opencv-python-headless", "torch")
+DECODE_SECONDS = 120.0
+Fill = Callable[[ExtractPlan, StoreWriter, Sequence[int], Progress], Mapping[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,9 @@ class ExtractReport:
         rejected: (video_id, reason) of every video without rows.
         seconds: Wall time of this run.
         max_rejected: Share of the videos that may be rejected.
-        digest: Of the store.
+        digest: Of the store; "" if it is not finished.
+        failed: Shards that could not be filled, by number, with the reason: the store lacks them
+            and is not finished; to run the same extraction again tries them again.
     """
 
     store: Path
@@ -51,151 +53,155 @@ class ExtractReport:
     seconds: float
     max_rejected: float
     digest: str
+    failed: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
-        """Return whether no more videos were rejected than may be."""
-        return len(self.rejected) <= self.max_rejected * self.num_videos
+        """Return whether all shards stand and no more videos were rejected than may be."""
+        return not self.failed and len(self.rejected) <= self.max_rejected * self.num_videos
 
 
 def extract_features(
     sources: Iterable[SourceVideo],
-    checkpoint: Path | str | Encoder,
+    checkpoint: Checkpoint | Mapping[str, Checkpoint],
     store: Path | str,
     *,
     snippet_len: int | None = None,
     snippet_stride: int | None = None,
     fps: Fraction | None = None,
     tail: str = "pad",
+    alignment: str = "left",
+    per_frame: bool = False,
+    short_side: int | None = None,
+    crop: str = "centre",
+    crop_pooling: str = "mean",
     batch: int | None = None,
     device: str | None = None,
     workers: int | None = None,
     max_rejected: float = 0.01,
+    actors: int | None = None,
+    address: str | None = None,
+    decode_seconds: float = DECODE_SECONDS,
 ) -> ExtractReport:
     """Extract one feature vector per snippet of every video; run again to finish what is missing.
 
     Args:
         sources: The sources table, or its rows. A rejected row becomes a row without features.
-        checkpoint: Folder of a training run, or an `Encoder`.
+        checkpoint: Folder of a training run, or an `Encoder`; or several by stream name: every
+            video is decoded once, and their vectors lie side by side in this order.
         store: Folder of the feature store; made, resumed, or left as it is when complete.
         snippet_len: Sampled frames of a snippet; the run's own number by default.
         snippet_stride: Sampled frames between snippets; half of `snippet_len` by default.
         fps: Sampling rate; None takes the video's own frames.
         tail: "pad" or "drop" (`SnippetGrid`).
+        alignment: "left" or "centre" (`SnippetGrid`).
+        per_frame: A row for every sampled frame: the features of runs before they are pooled over
+            time, averaged over the windows of `snippet_len` frames that show the frame.
+        short_side: Of frames after resizing; by default the shorter side of the crop, or 8/7 of it
+            for ten crops.
+        crop: "centre", "three" (along the longer side) or "ten" (corners, centre, and mirrored).
+        crop_pooling: "mean" of the crops' vectors, or "keep": all of them side by side.
         batch: Snippets per forward pass; by default 2 on a CPU and 32 on a GPU.
         device: "cpu" or "cuda"; None takes CUDA where there is one.
-        workers: Decoding threads; the number of processors, at most 8, by default.
+        workers: Decoding threads (of each actor); the number of its processors, at most 8, by
+            default.
         max_rejected: Share of the videos that may be rejected before the report is not `ok`.
+        actors: Ray actors that share the shards of the store; 0 works in this process. None: one
+            per GPU of the cluster, or one per node where there is none; without `address`, and with
+            one GPU or none here, 0. Actors survive decoders that crash or hang, this process does
+            not; they open encoders from folders, so an `Encoder` works in this process only.
+        address: A running Ray cluster to join.
+        decode_seconds: An actor's decoder that gives no frame for so long is ended, and its video
+            rejected.
 
     Raises:
-        UsageError: Numbers out of range, or no video.
+        UsageError: Numbers out of range, no video, encoders that don't fit together, or no cluster.
         CheckpointError: The folder holds no run.
         StoreError: The path holds something else, another spec, or other videos.
     """
     started, videos = time.monotonic(), list(sources)
-    workers = min(os.cpu_count() or 1, 8) if workers is None else workers
-    if not videos or workers < 1 or (batch is not None and batch < 1):
+    _check_counts(videos, batch, workers, actors, decode_seconds)
+    opening: dict[str, Any] = {
+        "per_frame": per_frame,
+        "short_side": short_side,
+        "crop": crop,
+        "crop_pooling": crop_pooling,
+    }
+
+    def run(streams: Streams, device: str, precision: str, fill: Fill) -> ExtractReport:
+        cut = plan_cut(streams, snippet_len, snippet_stride, fps, tail, alignment)
+        size = DEFAULT_BATCH[device] if batch is None else batch
+        plan = plan_extraction(videos, streams, cut, size, device, precision)
+        return _extract(plan, Path(store), fill, started, max_rejected)
+
+    if actors is None and address is None and torch.cuda.device_count() < 2:
+        actors = 0
+    if actors == 0:
+        streams = open_streams(checkpoint, device, **opening)
+        fill = _filler(streams, min(os.cpu_count() or 1, 8) if workers is None else workers)
+        return run(streams, streams.device.type, streams.first.precision, fill)
+    crew = Crew(checkpoint_paths(checkpoint), opening, actors, workers, decode_seconds)
+    with open_crew(crew, device, address) as (kind, precision):
+        return run(open_streams(checkpoint, "cpu", **opening), kind, precision, crew.fill)
+
+
+def _check_counts(
+    videos: Sequence[SourceVideo],
+    batch: int | None,
+    workers: int | None,
+    actors: int | None,
+    decode_seconds: float,
+) -> None:
+    if not videos or (workers is not None and workers < 1) or (batch is not None and batch < 1):
         raise UsageError(
             f"extraction needs a video, batch >= 1 and workers >= 1, got {len(videos)} videos, "
             f"batch {batch} and workers {workers}"
         )
-    encoder = checkpoint if isinstance(checkpoint, Encoder) else encoder_of_run(checkpoint, device)
-    batch = DEFAULT_BATCH[encoder.device.type] if batch is None else batch
-    cut = _plan_cut(encoder, snippet_len, snippet_stride, fps, tail)
-    spec = _spec(encoder, cut, batch)
-    stored, layout = _plan_store(videos, replace(cut, grid=spec.grid))
-    writer = StoreWriter(store, spec, stored, layout)
-    num_extracted = Pipeline(videos, stored, writer, encoder, cut, batch).run(workers)
-    writer.finish()
-    finished = FeatureStore.open(store)
-    rows = finished.index.to_pylist()
+    if (actors is not None and actors < 0) or not decode_seconds > 0:
+        raise UsageError(
+            f"extraction needs actors >= 0 and decode_seconds > 0, got {actors} and "
+            f"{decode_seconds:g}"
+        )
+
+
+def _filler(streams: Streams, workers: int) -> Fill:
+    """Return what fills shards in this process."""
+
+    def fill(
+        plan: ExtractPlan, writer: StoreWriter, missing: Sequence[int], progress: Progress
+    ) -> Mapping[int, str]:
+        work = ShardWork(plan.videos, plan.stored, plan.layout, missing)
+        pipeline = Pipeline(work, writer.shards, streams, plan.cut, plan.batch)
+        pipeline.run(workers, progress.advance)
+        return {}
+
+    return fill
+
+
+def _extract(
+    plan: ExtractPlan, store: Path, fill: Fill, started: float, max_rejected: float
+) -> ExtractReport:
+    """Fill what the store lacks, and finish it if nothing failed."""
+    writer = StoreWriter(store, plan.spec, plan.stored, plan.layout)
+    missing = writer.missing_shards()
+    total, todo = plan.num_clips(range(plan.layout.num_shards)), plan.num_clips(missing)
+    with Progress("extract", "snippets", total, done=total - todo) as progress:
+        failed = fill(plan, writer, missing, progress)
+    if failed:
+        done = [shard for shard in range(plan.layout.num_shards) if shard not in failed]
+        rows, digest = writer.committed(done), ""
+    else:
+        writer.finish()
+        finished = FeatureStore.open(store)
+        rows, digest = finished.index.to_pylist(), finished.digest
     return ExtractReport(
-        store=Path(store),
-        num_videos=len(videos),
+        store=store,
+        num_videos=len(plan.videos),
         num_snippets=sum(row["num_snippets"] for row in rows),
-        num_extracted=num_extracted,
+        num_extracted=plan.num_rows([shard for shard in missing if shard not in failed]),
         rejected=tuple((row["video_id"], row["reason"]) for row in rows if row["status"] != "ok"),
         seconds=time.monotonic() - started,
         max_rejected=max_rejected,
-        digest=finished.digest,
+        digest=digest,
+        failed=failed,
     )
-
-
-def _plan_cut(
-    encoder: Encoder,
-    snippet_len: int | None,
-    snippet_stride: int | None,
-    fps: Fraction | None,
-    tail: str,
-) -> SnippetCut:
-    length = encoder.num_frames if snippet_len is None else snippet_len
-    stride = max(length // 2, 1) if snippet_stride is None else snippet_stride
-    try:
-        if fps is not None:
-            num_sampled_frames(1.0, fps)
-        grid = SnippetGrid(length, stride, tail)
-    except ValueError as err:
-        raise UsageError(str(err)) from err
-    if encoder.per_frame and (stride > length or tail != "pad"):
-        raise UsageError(
-            f"windows must leave no frame out: window_stride must be at most their {length} "
-            f"frames, got {stride}"
-        )
-    short_side = min(encoder.height, encoder.width)
-    return SnippetCut(grid, fps, encoder.height, encoder.width, short_side)
-
-
-def _spec(encoder: Encoder, cut: SnippetCut, batch: int) -> FeatureSpec:
-    grid = encoder.row_grid(cut.grid)
-    return FeatureSpec(
-        backbone=encoder.name,
-        backbone_arguments=encoder.arguments,
-        weights_digest=encoder.weights_digest,
-        feature_dim=encoder.feature_dim,
-        snippet_len=grid.snippet_len,
-        snippet_stride=grid.snippet_stride,
-        tail=grid.tail,
-        fps=None if cut.fps is None else str(cut.fps),
-        height=cut.height,
-        width=cut.width,
-        short_side=cut.short_side,
-        mean=encoder.mean,
-        std=encoder.std,
-        precision=encoder.precision,
-        device=encoder.device.type,
-        batch=batch,
-        versions={name: version(name) for name in VERSIONED},
-        pooling="frame" if encoder.per_frame else "snippet",
-        prediction=None if encoder.prediction is None else {**_windows(cut), **encoder.prediction},
-    )
-
-
-def _windows(cut: SnippetCut) -> dict[str, Any]:
-    return {"window_len": cut.grid.snippet_len, "window_stride": cut.grid.snippet_stride}
-
-
-def _plan_store(
-    videos: Sequence[SourceVideo], cut: SnippetCut
-) -> tuple[list[StoredVideo], StoreLayout]:
-    """Plan the index and the layout from the sources table alone."""
-    counts = [cut.num_snippets(video) if video.status == "ok" else 0 for video in videos]
-    layout = plan_layout(counts)
-    stored = []
-    for video, row_start, count in zip(videos, layout.row_start_V.tolist(), counts, strict=True):
-        reason = video.reason or "rejected by the probe"
-        if video.status == "ok":
-            reason = f"it is shorter than one snippet of {cut.grid.snippet_len} frames"
-        stored.append(
-            StoredVideo(
-                video_id=video.video_id,
-                row_start=row_start,
-                num_snippets=count,
-                duration_seconds=video.duration_seconds,
-                fps_num=video.fps_num,
-                fps_den=video.fps_den,
-                num_frames=video.end_frame - video.first_frame,
-                status="ok" if count else "rejected",
-                reason=None if count else reason,
-            )
-        )
-    return stored, layout

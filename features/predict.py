@@ -108,6 +108,7 @@ def predictor_of_runs(run_dirs: Sequence[Path | str], device: str | None = None)
         weights_digest=runs[0].digest if single else canonical_digest(members),
         arguments=record["arguments"] if single else {},
         device=chosen,
+        per_frame=True,
         prediction={"probabilities": kinds[0], "classes": classes, "runs": members},
     )
 

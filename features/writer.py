@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class StoreWriter:
         videos: Sequence[StoredVideo],
         layout: StoreLayout,
     ) -> None:
-        self.path, self.layout, self._videos = Path(path), layout, videos
+        self.path, self.layout = Path(path), layout
         attributes = {
             "format": "seamline-features",
             "format_version": FORMAT_VERSION,
@@ -54,7 +54,7 @@ class StoreWriter:
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             self._create(attributes, spec)
         self._check(attributes, spec)
-        self._features, self._times = writable_arrays(self.path, spec.feature_dim)
+        self.shards = ShardWriter(self.path, spec.feature_dim)
         if not self.finished:  # what a killed writer left half-written under temporary names
             for left in [*self.path.rglob("*.partial"), *self.path.rglob(".*.part")]:
                 left.unlink()
@@ -104,7 +104,51 @@ class StoreWriter:
         """Return the shards without a commit record, in order."""
         if self.finished:
             return []
-        return [k for k in range(self.layout.num_shards) if not self._commit_path(k).exists()]
+        return [k for k in range(self.layout.num_shards) if not self.shards.is_done(k)]
+
+    def commit(
+        self, shard: int, feats_RD: np.ndarray, times_R3: np.ndarray, videos: Sequence[StoredVideo]
+    ) -> None:
+        """Write one whole shard, then its record, as `ShardWriter.commit` does."""
+        self.shards.commit(shard, feats_RD, times_R3, videos)
+
+    def committed(self, shards: Iterable[int]) -> list[dict[str, Any]]:
+        """Return the index rows of the videos of finished shards."""
+        return [row for shard in shards for row in self.shards.committed(shard)]
+
+    def finish(self) -> None:
+        """Write the index from the commit records; afterwards the store can be opened.
+
+        Raises:
+            StoreError: A shard is missing.
+        """
+        if not self.finished:
+            missing = self.missing_shards()
+            if missing:
+                raise StoreError(f"{len(missing)} shards of {str(self.path)!r} are not written yet")
+            rows = self.committed(range(self.layout.num_shards))
+            sink = pa.BufferOutputStream()
+            pq.write_table(
+                pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), sink, compression="zstd"
+            )
+            write_atomic(self.path / "index.parquet", sink.getvalue().to_pybytes())
+        shutil.rmtree(self.path / "commits", ignore_errors=True)
+
+
+class ShardWriter:
+    """Write single shards of a store that exists; several may write, but never the same shard.
+
+    Args:
+        path: Folder of the store.
+        feature_dim: Length of a row.
+
+    Raises:
+        StoreError: There is no such store.
+    """
+
+    def __init__(self, path: Path | str, feature_dim: int) -> None:
+        self._commits = Path(path) / "commits"
+        self._features, self._times = writable_arrays(Path(path), feature_dim)
 
     def commit(
         self, shard: int, feats_RD: np.ndarray, times_R3: np.ndarray, videos: Sequence[StoredVideo]
@@ -117,32 +161,19 @@ class StoreWriter:
             times_R3: float64 `(shard_rows, 3)`.
             videos: The index rows of the videos of this shard, complete, in order.
         """
-        rows = slice(shard * self.layout.shard_rows, (shard + 1) * self.layout.shard_rows)
+        rows = slice(shard * len(feats_RD), (shard + 1) * len(feats_RD))
         self._features[rows] = feats_RD
         self._times[rows] = times_R3
         record = json.dumps([asdict(video) for video in videos], allow_nan=False)
-        write_atomic(self._commit_path(shard), record.encode())
+        write_atomic(self._path(shard), record.encode())
 
-    def finish(self) -> None:
-        """Write the index from the commit records; afterwards the store can be opened.
+    def is_done(self, shard: int) -> bool:
+        """Return whether a shard has its record."""
+        return self._path(shard).exists()
 
-        Raises:
-            StoreError: A shard is missing.
-        """
-        if not self.finished:
-            missing = self.missing_shards()
-            if missing:
-                raise StoreError(f"{len(missing)} shards of {str(self.path)!r} are not written yet")
-            rows = [row for k in range(self.layout.num_shards) for row in self._committed(k)]
-            sink = pa.BufferOutputStream()
-            pq.write_table(
-                pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), sink, compression="zstd"
-            )
-            write_atomic(self.path / "index.parquet", sink.getvalue().to_pybytes())
-        shutil.rmtree(self.path / "commits", ignore_errors=True)
+    def committed(self, shard: int) -> list[dict[str, Any]]:
+        """Return the index rows of the videos of a finished shard."""
+        return json.loads(self._path(shard).read_text())
 
-    def _commit_path(self, shard: int) -> Path:
-        return self.path / "commits" / f"{shard:06d}.json"
-
-    def _committed(self, shard: int) -> list[dict[str, Any]]:
-        return json.loads(self._commit_path(shard).read_text())
+    def _path(self, shard: int) -> Path:
+        return self._commits / f"{shard:06d}.json"

@@ -19,11 +19,11 @@ from click.testing import CliRunner
 from made_videos import MadeVideos, encode, flip_bytes, read_stamps, stamped_frames
 
 import cli
-import features.extract as extract_module
+import features.extract_plan as plan_module
 import features.pipeline as pipeline_module
 from features import Encoder, FeatureStore, encoder_of_run, extract_features, verify_store
 from features.batches import BatchAssembler, Cancelled, plan_batches
-from features.decoding import SnippetCut, centre_view
+from features.crops import Framing
 from features.layout import plan_layout
 from manifests import (
     CheckpointError,
@@ -79,7 +79,7 @@ def long_videos(tmp_path_factory) -> list[SourceVideo]:
 @pytest.fixture
 def small_shards(monkeypatch):
     """Give every 64 rows a shard of their own."""
-    monkeypatch.setattr(extract_module, "plan_layout", lambda counts: plan_layout(counts, 64))
+    monkeypatch.setattr(plan_module, "plan_layout", lambda counts: plan_layout(counts, 64))
 
 
 def named(videos: MadeVideos, *names: str) -> list[SourceVideo]:
@@ -223,7 +223,7 @@ def test_features_that_are_not_numbers_reject_their_video(tmp_path, long_videos)
 
     report = extract_features(long_videos, stamp_encoder(embed), tmp_path / "s.zarr")
     assert [video_id for video_id, _ in report.rejected] == ["set/v1"]
-    assert "not finite numbers of float16" in report.rejected[0][1]
+    assert "do not fit into float16 (at most 65504)" in report.rejected[0][1]
     assert verify_store(tmp_path / "s.zarr").ok
 
 
@@ -280,13 +280,12 @@ def test_wrong_numbers_fail_before_anything_is_written(tmp_path, long_videos, ar
 
 
 def test_centre_view_fits_every_shape():
-    cut = SnippetCut(SnippetGrid(8, 8), None, 112, 112, 112)
-    view = centre_view(240, 320, cut)
+    (view,) = Framing(112, 112, 112).views(240, 320)
     assert (view.short_side, view.x, view.y) == (112, 18, 0)
-    wide = SnippetCut(SnippetGrid(8, 8), None, 96, 160, 96)
+    wide = Framing(96, 160, 96)
     for height, width in [(96, 96), (300, 100), (1, 1), (97, 161), (1080, 1920)]:
         frame = np.zeros((height, width, 3), np.uint8)
-        assert apply_view(frame, centre_view(height, width, wide)).shape == (96, 160, 3)
+        assert apply_view(frame, wide.views(height, width)[0]).shape == (96, 160, 3)
 
 
 def test_batches_of_a_shard_do_not_depend_on_other_shards():
@@ -300,22 +299,22 @@ def test_batches_of_a_shard_do_not_depend_on_other_shards():
 
 def test_batches_are_taken_when_complete_and_once():
     plan = plan_batches(np.array([5]), np.array([0]), 2)
-    assembler = BatchAssembler(plan, (1, 1, 1, 3), max_ready=9)
+    assembler = BatchAssembler(plan, [(1, 1, 1, 1, 3)], max_ready=9)
     for snippet in (2, 3, 0, 4, 1):
-        assembler.slot(snippet)[:] = snippet
+        assembler.slot(snippet)[0][:] = snippet
         assembler.complete(snippet, lost=snippet == 3)
     taken = [assembler.take() for _ in range(4)]
     assert [batch.number for batch in taken[:3]] == [1, 2, 0]
     assert taken[3] is None
-    assert taken[0].frames_NTHWC[:, 0, 0, 0, 0].tolist() == [2, 0]
+    assert taken[0].frames[0][0, :, 0, 0, 0, 0].tolist() == [2, 0]
     assert taken[0].lost == {1}
 
 
 def test_decoders_wait_while_nobody_reads_and_are_let_go():
     plan = plan_batches(np.array([6]), np.array([0]), 1)
-    assembler = BatchAssembler(plan, (1, 1, 1, 3), max_ready=2)
+    assembler = BatchAssembler(plan, [(1, 1, 1, 1, 3)], max_ready=2)
     for snippet in range(2):
-        assembler.slot(snippet)[:] = snippet
+        assembler.slot(snippet)[0][:] = snippet
         assembler.complete(snippet)
     seen: list[str] = []
 
@@ -342,7 +341,8 @@ import numpy as np
 sys.path.insert(0, {tests!r})
 import test_extract as t
 import features.extract as e
-e.plan_layout = lambda counts: t.plan_layout(counts, 64)
+import features.extract_plan as p
+p.plan_layout = lambda counts: t.plan_layout(counts, 64)
 def slow(clips):
     time.sleep(0.05)
     return t.stamps_of(clips)
@@ -450,11 +450,10 @@ def test_real_clips_equal_one_snippet_at_a_time(tmp_path, shared):
     )
     assert report.ok
     store = FeatureStore.open(tmp_path / "s.zarr")
-    cut = SnippetCut(SnippetGrid(8, 16, "drop"), None, 32, 32, 32)
     for video in videos:
         feats_SD, times_S3 = store[video.video_id], store.times(video.video_id)
         assert len(feats_SD) == (video.num_frames - 8) // 16 + 1
-        view = centre_view(video.height, video.width, cut)
+        (view,) = Framing(32, 32, 32).views(video.height, video.width)
         for snippet in (0, len(feats_SD) // 2, len(feats_SD) - 1):
             frames_THWC = read_frames(video, np.arange(8) + 16 * snippet)
             clip = np.stack([apply_view(frame, view) for frame in frames_THWC]).astype(np.float32)

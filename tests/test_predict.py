@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from made_videos import encode, read_stamps, stamped_frames
 
 import cli
-import features.extract as extract_module
+import features.extract_plan as plan_module
 from features import (
     Encoder,
     FeatureSpec,
@@ -27,7 +27,7 @@ from features import (
     predict_frames,
     verify_store,
 )
-from features.decoding import SnippetCut, centre_view
+from features.crops import Framing
 from features.layout import plan_layout
 from features.writer import StoreWriter
 from manifests import (
@@ -67,6 +67,7 @@ STAMPS = Encoder(
     mean=(0.0, 0.0, 0.0),
     std=(1.0, 1.0, 1.0),
     weights_digest="0" * 64,
+    per_frame=True,
     prediction={"classes": ["number", "place"]},
 )
 
@@ -85,7 +86,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[SourceVideo]:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every 64 rows a shard of their own."""
-    monkeypatch.setattr(extract_module, "plan_layout", lambda counts: plan_layout(counts, 64))
+    monkeypatch.setattr(plan_module, "plan_layout", lambda counts: plan_layout(counts, 64))
 
 
 def write_run(folder: Path, seed: int, **changes: Any) -> X3D:
@@ -174,10 +175,9 @@ def test_resampled_frames_are_the_rows(tmp_path: Path, videos: list[SourceVideo]
 
 def slow_probabilities(backbone: X3D, video: SourceVideo, stride: int, kind: str) -> np.ndarray:
     """Return probabilities `(T, K)`: read, resize, normalise and score window after window."""
-    cut = SnippetCut(SnippetGrid(WINDOW, stride), None, 32, 32, 32)
-    view = centre_view(video.height, video.width, cut)
+    (view,) = Framing(32, 32, 32).views(video.height, video.width)
     said: list[list[np.ndarray]] = [[] for _ in range(video.num_frames)]
-    for positions in cut.grid.frame_positions(video.num_frames):
+    for positions in SnippetGrid(WINDOW, stride).frame_positions(video.num_frames):
         frames = [apply_view(frame, view) for frame in read_frames(video, np.unique(positions))]
         frames += [frames[-1]] * (WINDOW - len(frames))
         clips = normalise(torch.from_numpy(np.stack(frames))[None], [0.45] * 3, [0.225] * 3)
@@ -278,7 +278,7 @@ def test_a_bad_video_is_a_row_and_a_killed_run_goes_on(
     with pytest.raises(MemoryError):
         extract_features(mixed, STAMPS, tmp_path / "cut.zarr")
     monkeypatch.undo()
-    monkeypatch.setattr(extract_module, "plan_layout", lambda counts: plan_layout(counts, 64))
+    monkeypatch.setattr(plan_module, "plan_layout", lambda counts: plan_layout(counts, 64))
     report = extract_features(mixed, STAMPS, tmp_path / "cut.zarr")
     assert 0 < report.num_extracted < report.num_snippets
     assert report.digest == whole.digest
