@@ -152,7 +152,7 @@ class _Shard:
         checksum_B = np.empty(CHECKSUM_BYTES, np.uint8)
         if length != len(out_B) + CHECKSUM_BYTES or offset + length > self._num_bytes:
             raise ValueError(f"chunk {chunk} of {self._file.name!r} lies elsewhere")
-        if os.preadv(self._file.fileno(), [out_B, checksum_B], offset) != length:
+        if os.preadv(self._file.fileno(), [out_B.data, checksum_B.data], offset) != length:
             raise ValueError(f"{self._file.name!r} is cut short")
         self._check(out_B, checksum_B.tobytes(), f"chunk {chunk}")
 

@@ -14,6 +14,7 @@ writer, and counts only when its commit record exists, so a killed writer costs 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ INDEX_SCHEMA = pa.schema(
         ("digest", pa.string()),
     ]
 )
+PLACES = ("video_id", "row_start", "num_snippets", "status")  # all that opening needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class StoredFeatures:
     Attributes:
         path: Its folder.
         spec: What its rows are.
-        index: Arrow table of `INDEX_SCHEMA`, rejected videos included.
+        content: Bytes of the index file.
+        places: The columns `PLACES` of the index.
         features: The rows.
         times: Their times.
         position_of: Row of the index of every video that was not rejected.
@@ -95,7 +98,8 @@ class StoredFeatures:
 
     path: Path
     spec: FeatureSpec
-    index: pa.Table
+    content: bytes
+    places: pa.Table
     features: StoredArray
     times: StoredArray
     position_of: dict[str, int]
@@ -104,10 +108,14 @@ class StoredFeatures:
     def open(cls, path: Path) -> "StoredFeatures":
         """Open the store at `path`; raises as `FeatureStore.open`."""
         attributes = read_attributes(path)
-        if not (path / "index.parquet").exists():
+        try:
+            content = (path / "index.parquet").read_bytes()
+        except FileNotFoundError as err:
             raise StoreError(
                 f"the store {str(path)!r} is not finished; run the same extraction again"
-            )
+            ) from err
+        except OSError as err:
+            raise StoreError(f"the index of the store {str(path)!r} is damaged: {err}") from err
         spec = FeatureSpec.from_dict(attributes["feature_spec"])
         features, times = stored_arrays(path, spec.feature_dim)
         if features.num_rows != times.num_rows:
@@ -115,10 +123,20 @@ class StoredFeatures:
                 f"features must have the rows of times, got {features.num_rows} and "
                 f"{times.num_rows} ({str(path)!r})"
             )
-        index = _read_index(path, features.num_rows)
-        ids, ok = index["video_id"].to_pylist(), pc.equal(index["status"], "ok").to_numpy()
+        places = _read_index(path, content, PLACES)
+        _check_places(path, places, features.num_rows)
+        ids, ok = places["video_id"].to_pylist(), pc.equal(places["status"], "ok").to_numpy()
         position_of = {ids[i]: i for i in np.flatnonzero(ok).tolist()}
-        return cls(path, spec, index, features, times, position_of)
+        return cls(path, spec, content, places, features, times, position_of)
+
+    @cached_property
+    def index(self) -> pa.Table:
+        """The whole index, an Arrow table of `INDEX_SCHEMA`, rejected videos included.
+
+        Raises:
+            StoreError: A column that opening does not need is damaged.
+        """
+        return _read_index(self.path, self.content, tuple(INDEX_SCHEMA.names))
 
     def video(self, video_id: str) -> StoredVideo:
         """Return the index row of a video.
@@ -131,8 +149,8 @@ class StoredFeatures:
     def rows(self, video_id: str) -> tuple[int, int]:
         """Return where the rows of a video begin and end; raises as `video`."""
         position = self._position(video_id)
-        start = self.index["row_start"][position].as_py()
-        return start, start + self.index["num_snippets"][position].as_py()
+        start = self.places["row_start"][position].as_py()
+        return start, start + self.places["num_snippets"][position].as_py()
 
     def read_features(self, video_id: str, first: int, end: int) -> np.ndarray:
         """Return the snippets from `first` to before `end` of a video, float16 `(S, D)`.
@@ -227,26 +245,28 @@ def read_attributes(path: Path) -> dict[str, Any]:
     return attributes
 
 
-def _read_index(path: Path, num_rows: int) -> pa.Table:
-    """Return the index; its videos lie within the `num_rows` rows of the arrays."""
+def _read_index(path: Path, content: bytes, names: Sequence[str]) -> pa.Table:
+    """Return some columns of the index file of a store."""
     try:
-        file = open_table(pa.BufferReader((path / "index.parquet").read_bytes()))
+        file = open_table(pa.BufferReader(content))
         if file.schema_arrow.names != INDEX_SCHEMA.names:
             raise StoreError(
                 f"the index of the store {str(path)!r} has other columns: {file.schema_arrow.names}"
             )
-        index = read_table(file, INDEX_SCHEMA)
-    except (OSError, ValueError) as err:
+        return read_table(file, pa.schema([INDEX_SCHEMA.field(name) for name in names]))
+    except ValueError as err:
         raise StoreError(f"the index of the store {str(path)!r} is damaged: {err}") from err
-    first, number = index["row_start"], index["num_snippets"]
-    needed = ("video_id", "row_start", "num_snippets", "status")
-    if any(index[name].null_count for name in needed):
-        raise StoreError(f"the index of the store {str(path)!r} lacks values of {needed}")
-    if len(index) and not (
+
+
+def _check_places(path: Path, places: pa.Table, num_rows: int) -> None:
+    """Raise StoreError unless all videos lie within the `num_rows` rows of the arrays."""
+    first, number = places["row_start"], places["num_snippets"]
+    if any(column.null_count for column in places.columns):
+        raise StoreError(f"the index of the store {str(path)!r} lacks values of {PLACES}")
+    if len(places) and not (
         pc.min(first).as_py() >= 0
         and 0 <= pc.min(number).as_py() <= pc.max(number).as_py() <= num_rows
         and pc.max(first).as_py() <= num_rows
         and pc.max(pc.add(first, number)).as_py() <= num_rows
     ):
         raise StoreError(f"the index of the store {str(path)!r} places videos outside its rows")
-    return index

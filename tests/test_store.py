@@ -201,7 +201,7 @@ def test_a_killed_writer_costs_one_shard(tmp_path):
     with pytest.raises(StoreError, match="not finished"):
         FeatureStore.open(path)
     # What the killed writer left: rows without a record, a half-written file.
-    writer._features[0:128] = np.ones((128, 5), np.float16)
+    writer.shards._features[0:128] = np.ones((128, 5), np.float16)
     (path / "features" / "0.partial").write_bytes(b"half")
 
     again = StoreWriter(path, SPEC, planned(COUNTS, layout), layout)
