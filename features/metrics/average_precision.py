@@ -77,18 +77,26 @@ def _ranks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return for each positive, best first, how many positives and how many frames are up to it.
 
-    Sorting values is several times faster than sorting places, and says all where no positive
-    shares its score: as many are up to it as score at least as high.
+    Sorting scores is several times faster than sorting places, and tells all where no other frame
+    has the score of a positive: as many are up to it as score at least as high.
     """
     sorted_N, sorted_P = np.sort(scores_N), np.sort(scores_N[positive_N])
     best_P = sorted_P[::-1]
-    first_P = np.searchsorted(sorted_N, best_P, "left")
-    if ties == "stable" and np.any(np.searchsorted(sorted_N, best_P, "right") - first_P > 1):
-        order_N = np.argsort(-scores_N.astype(np.float64), kind="stable")
-        ranks_P = np.flatnonzero(positive_N[order_N]) + 1
-        return np.arange(1, len(ranks_P) + 1), ranks_P
-    hits_P = len(best_P) - np.searchsorted(sorted_P, best_P, "left")
-    return hits_P, len(sorted_N) - first_P
+    above_P = len(sorted_N) - np.searchsorted(sorted_N, best_P, "right")
+    ranks_P = len(sorted_N) - np.searchsorted(sorted_N, best_P, "left")
+    if ties == "grouped":
+        return len(best_P) - np.searchsorted(sorted_P, best_P, "left"), ranks_P
+    tied_P = ranks_P - above_P > 1
+    if tied_P.any():
+        values_V, one_V = np.unique(best_P[tied_P], return_index=True)
+        slot_N = np.minimum(np.searchsorted(values_V, scores_N), len(values_V) - 1)
+        equal = np.flatnonzero(values_V[slot_N] == scores_N)
+        equal = equal[np.argsort(slot_N[equal], kind="stable")]  # group by group, as given
+        group = slot_N[equal]
+        place = np.arange(len(equal)) - np.searchsorted(group, group, "left")
+        up_to = above_P[tied_P][one_V][group] + place + 1
+        ranks_P[tied_P] = np.sort(up_to[positive_N[equal]])
+    return np.arange(1, len(best_P) + 1), ranks_P
 
 
 def mean_average_precision(

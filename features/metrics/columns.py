@@ -1,6 +1,8 @@
 """Records of segments by video as columns of arrays: where every evaluator of segments begins."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import numpy as np
 
 def columns(
     by_video: Mapping[str, Sequence[tuple[Any, ...]]], video_of: Mapping[str, int]
-) -> tuple[np.ndarray, np.ndarray, tuple[Hashable, ...], np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, list[Hashable], np.ndarray]:
     """Lay the segments of all videos end to end.
 
     Args:
@@ -23,15 +25,18 @@ def columns(
         ValueError: A score is NaN.
     """
     counts = [len(found) for found in by_video.values()]
-    by_field = list(zip(*(row for found in by_video.values() for row in found), strict=True))
-    if not by_field:
-        return np.zeros((0, 2)), np.zeros(0, np.int64), (), np.zeros(0)
-    times_N2 = np.stack([np.array(by_field[0], float), np.array(by_field[1], float)], axis=1)
+    rows = list(chain.from_iterable(by_video.values()))
     video_N = np.repeat([video_of.get(video_id, -1) for video_id in by_video], counts)
-    scores_N = np.array(by_field[3], float) if len(by_field) > 3 else np.zeros(len(video_N))
+    times_N2 = np.stack([_numbers(rows, 0), _numbers(rows, 1)], axis=1)
+    has_scores = bool(rows) and len(rows[0]) > 3
+    scores_N = _numbers(rows, 3) if has_scores else np.zeros(len(rows))
     if np.isnan(scores_N).any():
         raise ValueError("scores must not be NaN")
-    return times_N2, video_N, by_field[2], scores_N
+    return times_N2, video_N.astype(np.int64), [row[2] for row in rows], scores_N
+
+
+def _numbers(rows: list[tuple[Any, ...]], field: int) -> np.ndarray:
+    return np.fromiter(map(itemgetter(field), rows), np.float64, len(rows))
 
 
 def class_indices(

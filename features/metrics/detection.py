@@ -12,9 +12,10 @@ What the script does at the edges, and so does this:
   false positives;
 - two segments at one time without length have tIoU 0 / 0 = NaN, and NaN < threshold is false: they
   match;
-- ties: equal scores, and equal tIoU of one prediction, stand in the order of NumPy's default
-  `argsort`, reversed. For short lists this is last come, first served; for long ones it depends on
-  NumPy's version and the processor. The same call on the same list gives the same order here.
+- ties: equal scores stand in the order of NumPy's default `argsort`, reversed, which for long lists
+  depends on NumPy's version and the processor; the same call on the same list is made here, so the
+  two agree on one machine. Of segments of equal tIoU the last in the file is tried first, as the
+  script does with the few segments of a video; only its order among many is NumPy's own.
 
 Source: ActivityNet/Evaluation/eval_detection.py (activitynet/ActivityNet, 82304fa).
 """
@@ -180,8 +181,11 @@ def _wishes(
     """Order the pairs of each prediction by falling tIoU, NaN first; drop those below `lowest`."""
     near = np.flatnonzero(~(tiou < lowest))
     left, right, tiou = left[near], right[near], tiou[near]
-    # Ties fall as for a reversed insertion sort, which NumPy uses for a handful of elements.
-    order = np.lexsort((-right, np.where(np.isnan(tiou), -np.inf, -tiou), left))
+    is_same = left[1:] == left[:-1]  # few have more than one wish
+    many = np.flatnonzero(np.append(is_same, False) | np.insert(is_same, 0, False))
+    falling = np.where(np.isnan(tiou[many]), -np.inf, -tiou[many])
+    order = np.arange(len(left))
+    order[many] = many[np.lexsort((-right[many], falling, left[many]))]
     return left[order], right[order], tiou[order]
 
 

@@ -75,19 +75,21 @@ def match_in_turn(
     Returns:
         int64 `(num_asking,)`: whom each takes, -1 for none.
     """
-    taken = np.full(num_asking, -1)
-    holder = np.full(num_asked + 1, num_asking)  # of each asked; none: worse than everyone
-    end = np.searchsorted(asking, np.arange(num_asking), "right")
-    at = np.searchsorted(asking, np.arange(num_asking), "left")
-    restless = np.flatnonzero(at < end)
+    first = np.flatnonzero(np.diff(asking, prepend=-1))
+    at, end = first.copy(), np.append(first[1:], len(asking))
+    nobody = len(first)  # comes after everyone
+    holder = np.full(num_asked, nobody)
+    restless = np.arange(nobody)
     while len(restless):
         wish = asked[at[restless]]
-        dropped = holder[wish]  # those who are held there now may have to ask on
+        is_moved = np.zeros(nobody + 1, bool)  # those who ask, and those who are held where they do
+        is_moved[restless] = is_moved[holder[wish]] = True
         np.minimum.at(holder, wish, restless)
-        everyone = np.union1d(restless, dropped[dropped < num_asking])
-        everyone = everyone[holder[asked[at[everyone]]] != everyone]
-        at[everyone] += 1
-        restless = everyone[at[everyone] < end[everyone]]
-    held = np.flatnonzero(holder[:num_asked] < num_asking)
-    taken[holder[held]] = held
+        moved = np.flatnonzero(is_moved[:nobody])
+        refused = moved[holder[asked[at[moved]]] != moved]
+        at[refused] += 1
+        restless = refused[at[refused] < end[refused]]
+    held = np.flatnonzero(holder < nobody)
+    taken = np.full(num_asking, -1)
+    taken[asking[first[holder[held]]]] = held
     return taken

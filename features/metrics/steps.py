@@ -69,20 +69,16 @@ def assign_steps(scores_TK: np.ndarray) -> np.ndarray:
     num_seconds, num_steps = scores_TK.shape
     if num_seconds < num_steps:
         raise ValueError(f"{num_steps} steps need as many seconds, got {num_seconds}")
-    best_T = np.zeros(num_seconds)  # of the steps before, all within the seconds before
-    placed_KT = np.empty((num_steps, num_seconds), np.int64)
+    best_T = np.zeros(num_seconds)  # sum of the steps before, all placed before this second
+    sums_KT = np.empty((num_steps, num_seconds))
     for k in range(num_steps):
-        sums_T = best_T + scores_TK[:, k]
-        sums_T[:k] = -np.inf
-        highest_T = np.maximum.accumulate(sums_T)
-        is_new_T = np.r_[True, highest_T[1:] > highest_T[:-1]]
-        placed_KT[k] = np.maximum.accumulate(np.where(is_new_T, np.arange(num_seconds), 0))
-        best_T = np.r_[-np.inf, highest_T[:-1]]
+        np.add(best_T, scores_TK[:, k], out=sums_KT[k])
+        np.maximum.accumulate(sums_KT[k, :-1], out=best_T[1:])
+        best_T[0] = -np.inf
     seconds_K = np.empty(num_steps, np.int64)
-    last = num_seconds - 1
+    end = num_seconds
     for k in reversed(range(num_steps)):
-        seconds_K[k] = placed_KT[k, last]
-        last = seconds_K[k] - 1
+        end = seconds_K[k] = sums_KT[k, :end].argmax()
     return seconds_K
 
 
