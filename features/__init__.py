@@ -3,6 +3,7 @@
 from .check import VerifyReport, describe_store, verify_store
 from .demo import DemoReport, run_demo
 from .detections import DetectedVideo, Detection, read_detections, write_detections
+from .difference import DiffReport, compare_stores
 from .encoder import Encoder, encoder_of_run
 from .exports import FORMATS, ExportReport, export_store
 from .extract import ExtractReport, extract_features
@@ -20,6 +21,7 @@ __all__ = [
     "DemoReport",
     "DetectedVideo",
     "Detection",
+    "DiffReport",
     "Encoder",
     "ExportReport",
     "ExtractReport",
@@ -29,6 +31,7 @@ __all__ = [
     "StoredVideo",
     "VerifyReport",
     "average_windows",
+    "compare_stores",
     "describe_store",
     "draw_timelines",
     "encoder_of_run",
