@@ -9,6 +9,10 @@ from manifests import UsageError
 from ..annotations import Annotations
 from ..store import FeatureStore
 from .actionformer import export_actionformer
+from .frame_labels import export_frame_labels
+from .grounding import export_2d_tan, export_lgi
+from .gtad_thumos import export_gtad_thumos
+from .hundred_bins import export_hundred_bins
 from .npy import export_npy
 from .opentad import export_opentad
 from .report import ExportReport, file_name
@@ -36,6 +40,16 @@ FORMATS: dict[str, Format] = {
     "npy": Format(export_npy),
     "actionformer": Format(export_actionformer, ("prefix", "resize")),
     "opentad": Format(export_opentad, ("prefix", "resize")),
+    "gtad-thumos": Format(export_gtad_thumos, needs_annotations=True),
+    "gtad-anet": Format(export_hundred_bins, ("rule", "prefix")),
+    "bmn": Format(export_hundred_bins, ("rule", "prefix")),
+    "mmaction2": Format(export_hundred_bins, ("rule", "prefix")),
+    "tgm": Format(export_frame_labels),
+    "super-events": Format(export_frame_labels),
+    "pdan": Format(export_frame_labels),
+    "ms-tct": Format(export_frame_labels),
+    "lgi": Format(export_lgi),
+    "2d-tan": Format(export_2d_tan),
 }
 
 

@@ -15,6 +15,8 @@ import pyarrow.csv as pa_csv
 
 from manifests import StoreError, write_atomic
 
+ROWS_PER_CHUNK = 64
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
@@ -50,7 +52,10 @@ def write_feature_csv(path: Path, bins_BD: np.ndarray) -> None:
     """
     names = [f"f{column}" for column in range(bins_BD.shape[1])]
     table = pa.table([pa.array(column) for column in bins_BD.astype(np.float32).T], names=names)
-    pa_csv.write_csv(table, path, pa_csv.WriteOptions(quoting_style="none"))
+    options = pa_csv.WriteOptions(include_header=False, quoting_style="none")
+    with open(path, "wb") as file:
+        file.write((",".join(names) + "\n").encode())
+        pa_csv.write_csv(table, file, options)
     read = pa_csv.read_csv(
         path, convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float32()))
     )
@@ -70,9 +75,46 @@ def write_dataset(file: h5py.File, key: str, rows: np.ndarray) -> None:
     check_same(f"{Path(file.filename).name}:/{key}", rows, dataset)
 
 
+def write_repeated(file: h5py.File, key: str, rows_SD: np.ndarray, row_N: np.ndarray) -> None:
+    """Write `rows_SD[row_N]` as a dataset, a part at a time; raises StoreError as `write_dataset`.
+
+    Compressed: what repeats costs next to nothing, and every HDF5 library reads gzip.
+    """
+    shape = (len(row_N), rows_SD.shape[1])
+    dataset = file.create_dataset(
+        key,
+        shape,
+        rows_SD.dtype,
+        chunks=(min(ROWS_PER_CHUNK, shape[0]), shape[1]),
+        compression="gzip",
+        compression_opts=1,
+        shuffle=True,
+        track_times=False,
+    )
+    for first in range(0, len(row_N), ROWS_PER_CHUNK):
+        part_ND = rows_SD[row_N[first : first + ROWS_PER_CHUNK]]
+        dataset[first : first + len(part_ND)] = part_ND
+        check_same(
+            f"{Path(file.filename).name}:/{key}", part_ND, dataset[first : first + len(part_ND)]
+        )
+
+
 def check_same(name: str, written: np.ndarray, read: np.ndarray | h5py.Dataset) -> None:
     """Raise StoreError unless what was read has the shape, type and values of what was written."""
     if (read.shape, read.dtype) != (written.shape, written.dtype) or not np.array_equal(
         read[...], written
     ):
         raise StoreError(f"{name} does not read back as it was written")
+
+
+def num_csv_rows(path: Path) -> int:
+    """Return the rows below the header of a CSV file of numbers."""
+    with open(path, "rb") as file:
+        return sum(1 for _ in file) - 1
+
+
+def read_columns(path: Path, *names: str) -> Iterator[tuple[str, ...]]:
+    """Yield the values of some columns of a CSV file, row by row."""
+    with open(path, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield tuple(row[name] for name in names)

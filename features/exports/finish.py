@@ -51,6 +51,9 @@ def _notes(request: ExportRequest, clock: Clock) -> list[str]:
     if request.annotations is None:
         notes.append("no annotation file, as no segments were given (--segments)")
         return notes
+    left_out = len(request.store) - len(request.videos)
+    if left_out:
+        notes.append(f"{left_out:,} videos of the store are in neither subset, and left out")
     bare = len(request.videos) - len(request.annotated)
     if bare:
         notes.append(f"{bare:,} videos of the store have no annotation")
@@ -73,6 +76,11 @@ def _readme(
     points = [*misfits, *(f"{note[0].upper()}{note[1:]}." for note in notes)]
     if request.annotations is not None:
         points.append(f'The tool trains on the subset "{train}" and scores on "{score}".')
+        third = {video.subset for video in request.annotated} - {train, score}
+        points += [
+            f'It uses the annotated subset "{name}" for neither.'
+            for name in sorted(map(str, third))
+        ]
     listed = "".join(f"- {point}\n" for point in points)
     files = "".join(f"    {line}\n" for line in export_tree(request.out))
     return f"""# {title}

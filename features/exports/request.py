@@ -1,6 +1,7 @@
 """What an exporter is asked: a store, its annotations, a folder, and the tool's own choices."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +64,7 @@ class ExportRequest:
         rule: How rows are rescaled to 100 bins, where the format does that.
         prefix: What the tool puts before a video id; None: its habit.
         resize: Rows that every video is resized to, linearly; None: as many as there are.
+        names: Video id -> name, of the videos that are exported; None: all, by their ids.
     """
 
     format: str
@@ -72,15 +74,17 @@ class ExportRequest:
     rule: str | None = None
     prefix: str | None = None
     resize: int | None = None
+    names: Mapping[str, str] | None = None
 
     @cached_property
     def videos(self) -> tuple[ExportedVideo, ...]:
-        """Return every video of the store, in its order.
+        """Return the videos that are exported, in the order of the store.
 
         Raises:
             UsageError: Two ids get one name, or an annotated video has no known subset.
         """
-        videos = tuple(self._video(video_id) for video_id in self.store.video_ids)
+        chosen = self.store.video_ids if self.names is None else self.names
+        videos = tuple(self._video(name) for name in self.store.video_ids if name in chosen)
         seen: dict[str, str] = {}
         for video in videos:
             if (other := seen.setdefault(video.key, video.video_id)) != video.video_id:
@@ -134,6 +138,8 @@ class ExportRequest:
 
     def key(self, video_id: str) -> str:
         """Return a video's name in the export: no space, slash, comma or quote is in it."""
+        if self.names is not None and video_id in self.names:
+            return self.names[video_id]
         prefix, name = self.prefix or "", file_name(video_id).replace(" ", "%20")
         return name if name.startswith(prefix) else prefix + name
 
