@@ -34,13 +34,12 @@ def by_class(by_video: Mapping[str, Rows]) -> dict[Hashable, list[tuple[Any, ...
 
 def detection_ap(truth: Rows, predictions: Rows, tious: Sequence[float]) -> np.ndarray:
     """Return AP `(T,)` of one class by the ActivityNet rule."""
-    segments = defaultdict(list)
+    lists = defaultdict(list)
     for video_id, start, end in truth:
-        segments[video_id].append((start, end))
-    segments = {video_id: np.array(rows) for video_id, rows in segments.items()}
-    locked = {
-        video_id: np.zeros((len(tious), len(rows)), bool) for video_id, rows in segments.items()
-    }
+        lists[video_id].append((start, end))
+    segments = {video_id: np.array(rows, float) for video_id, rows in lists.items()}
+    shapes = {video_id: (len(tious), len(rows)) for video_id, rows in lists.items()}
+    locked = {video_id: np.zeros(shape, bool) for video_id, shape in shapes.items()}
     order = np.array([row[3] for row in predictions], float).argsort()[::-1]
     hits = np.zeros((len(tious), len(predictions)), bool)
     for rank, at in enumerate(order):
