@@ -31,7 +31,13 @@ def new_figure(width_inches: float, height_inches: float) -> Figure:
 
 
 def style_axes(
-    axes: Axes, *, title: str = "", x_label: str = "", y_label: str = "", grid: bool = True
+    axes: Axes,
+    *,
+    title: str = "",
+    x_label: str = "",
+    y_label: str = "",
+    grid: bool = True,
+    title_pad: float = 6.0,
 ) -> None:
     """Give axes the style of the house: labels in grey, a soft grid, no box.
 
@@ -41,8 +47,9 @@ def style_axes(
         x_label: What the horizontal axis shows, with its unit.
         y_label: What the vertical axis shows, with its unit.
         grid: Draw thin lines behind everything.
+        title_pad: Points between the axes and the title, more where bars lie between them.
     """
-    axes.set_title(title, fontsize=TITLE, color=INK, loc="left")
+    axes.set_title(title, fontsize=TITLE, color=INK, loc="left", pad=title_pad)
     axes.set_xlabel(x_label, fontsize=LABEL, color=SOFT)
     axes.set_ylabel(y_label, fontsize=LABEL, color=SOFT)
     axes.tick_params(
