@@ -49,9 +49,7 @@ def draw_timelines(report: ProbeReport, path: Path | str, max_videos: int = 24) 
     note = f" The first {len(shown)} of {len(report.videos)} are shown." if left_out else ""
     body = [
         "<h1>What the features know</h1>",
-        f"<p>A {escape(report.head)} head trained on {report.num_train_snippets:,} snippets of "
-        f"{report.num_train_videos} videos, scored on {report.num_test_snippets:,} snippets of "
-        f"{report.num_test_videos} others.</p>",
+        f"<p>{_what_was_done(report)}</p>",
         _scores(report),
         _class_bars(report),
         "<h2>Timelines of the test videos</h2>",
@@ -69,12 +67,39 @@ def draw_timelines(report: ProbeReport, path: Path | str, max_videos: int = 24) 
     write_atomic(path, page.encode())
 
 
+def shown_classes(video: ProbedVideo) -> list[int]:
+    """Return the classes that a timeline has a lane for: annotated, or believed in somewhere."""
+    annotated = {index for _, _, index in video.segments}
+    believed = np.flatnonzero(video.scores_SC.max(axis=0, initial=0.0) >= 0.5)
+    return sorted(annotated | set(believed.tolist()))
+
+
+def shown_span(video: ProbedVideo) -> tuple[float, float]:
+    """Return the first and the last second that a timeline shows."""
+    ends = [end for _, end, _ in video.segments] + video.times_S3[:, 2].tolist()
+    start = min([0.0, *video.times_S3[:, 0].tolist()])
+    return start, max([video.duration_seconds, *ends, start + 1e-3])
+
+
+def _what_was_done(report: ProbeReport) -> str:
+    trained = (
+        f"trained on {report.num_train_snippets:,} snippets of {report.num_train_videos} videos"
+        if report.num_train_videos
+        else "trained before"
+    )
+    return (
+        f"A {escape(report.head)} head {trained}, scored on {report.num_test_snippets:,} snippets "
+        f"of {report.num_test_videos} others."
+    )
+
+
 def _scores(report: ProbeReport) -> str:
-    numbers = (
+    numbers = [
         (report.map, "mean average precision"),
         (report.chance, "expected by chance"),
-        (report.shuffled, "same head, training labels dealt at random"),
-    )
+    ]
+    if report.num_train_videos:
+        numbers.append((report.shuffled, "same head, training labels dealt at random"))
     shown = [("–" if np.isnan(value) else f"{100 * value:.1f}", name) for value, name in numbers]
     cells = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for value, name in shown)
     return f'<div class="scores">{cells}</div>'
@@ -104,12 +129,7 @@ def _class_bars(report: ProbeReport) -> str:
 
 def _timeline(video: ProbedVideo, classes: Sequence[str]) -> str:
     """Draw one lane for each class that is annotated or that the head believes in."""
-    annotated = {index for _, _, index in video.segments}
-    believed = {int(c) for c in np.flatnonzero(video.scores_SC.max(axis=0, initial=0.0) >= 0.5)}
-    lanes = sorted(annotated | believed)
-    ends = [end for _, end, _ in video.segments] + video.times_S3[:, 2].tolist()
-    start = min(0.0, *video.times_S3[:, 0].tolist()) if len(video.times_S3) else 0.0
-    end = max([video.duration_seconds, *ends, start + 1e-3])
+    lanes, (start, end) = shown_classes(video), shown_span(video)
     scale = (WIDTH - LEFT - RIGHT) / (end - start)
     foot = TOP + len(lanes) * (LANE + GAP)
     parts = [_svg_open(foot + AXIS, f"Timeline of {video.video_id}")]

@@ -1,11 +1,11 @@
 """MS-TCT: a pyramid of temporal transformers with convolutions, four scales mixed.
 
 Source: Dai et al., "MS-TCT: Multi-Scale Temporal ConvTransformer for Action Detection", CVPR 2022,
-"Temporal Encoder", "Temporal Scale Mixer", "Classification Module" (with the heat-map branch and the
-losses); sizes, names (misspelt ones too) and recipe as in `dairui01/MS-TCT`.
+"Temporal Encoder", "Temporal Scale Mixer" and "Classification Module" (the heat-map branch and the
+losses too); sizes, names (misspelt ones too) and recipe as in `dairui01/MS-TCT`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,7 +119,7 @@ class MSTCT(FrameHead):
 
 
 def heat_maps(
-    times_S3: np.ndarray, segments: list[tuple[float, float, int]], num_classes: int
+    times_S3: np.ndarray, segments: Sequence[tuple[float, float, int]], num_classes: int
 ) -> np.ndarray:
     """Return a Gaussian around the middle of every segment, of the largest where they meet.
 

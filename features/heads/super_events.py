@@ -36,8 +36,8 @@ class CauchyFilters(nn.Module):
     """`F` Cauchy distributions over the rows of a video, with learned centres and widths.
 
     `f(t) = 1 / (pi w (1 + ((t - c) / w)^2))`, divided by its sum over all rows (+ 1e-6), with
-    `c = (L - 1) (tanh x + 1) / 2` in a video of `L` rows and `w = exp(1.5 - 2 |tanh g|)`. `delta` is
-    among the weights, but has no effect.
+    `c = (L - 1) (tanh x + 1) / 2` in a video of `L` rows and `w = exp(1.5 - 2 |tanh g|)`. `delta`
+    has no effect.
 
     Centres start from `x ~ N(0, 0.5)`, so that filters differ; widths are the widest.
 

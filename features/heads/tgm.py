@@ -75,8 +75,9 @@ class TemporalMixture(CauchyFilters):
         kernels, around = self.kernels(), (0, LENGTH // 2)
         if self.shape[1] == 1:
             return conv2d(maps_NCDT, kernels, padding=around)
-        weights = torch.cat([conv.weight for conv in self.convs])
-        bias = torch.cat([conv.bias for conv in self.convs])
+        convs = [conv for conv in self.convs if isinstance(conv, nn.Conv2d)]
+        weights = torch.cat([conv.weight for conv in convs])
+        bias = torch.cat([conv.get_parameter("bias") for conv in convs])
         return torch.relu(conv2d(maps_NCDT, weights * kernels, bias, padding=around))
 
 
