@@ -13,6 +13,7 @@ from .probe import HEADS, ProbeReport, probe_store
 from .spec import FeatureSpec
 from .store import FeatureStore
 from .stored import StoredVideo, rows_digest
+from .window_dataset import SnippetWindows
 from .windows import average_windows
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "FeatureSpec",
     "FeatureStore",
     "ProbeReport",
+    "SnippetWindows",
     "StoredVideo",
     "VerifyReport",
     "average_windows",
