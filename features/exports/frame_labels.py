@@ -3,9 +3,9 @@
 <stream>/<video>.npy   float32 (S, 1, 1, D of the stream): a folder per stream, as the tools train
                        one model on each
 charades.json          {video: {subset, duration, actions: [[class, start, end], ...]}}
-multithumos.json       the same with classes from 1, which that loader of TGM and super-events
-                       shifts down
-settings.py            the constants of the tool's training script
+multithumos.json       the same with classes from 1: TGM and super-events have a loader that shifts
+                       them down
+settings.py            names of the tool's training script, with what they must be
 
 Sources: piergiaj/tgm-icml19 and piergiaj/super-events-cvpr18 `charades_i3d_per_video.py`,
 `multithumos_i3d_per_video.py`; dairui01/PDAN and dairui01/MS-TCT, the same names.
@@ -31,6 +31,8 @@ TITLES = {
 }
 FIXED_DIM = 1024  # TGM and super-events: written into the loader and the first layer
 MS_TCT_ROWS = 256
+MODES = ("rgb", "flow")
+WIDTH_NAMES = {"pdan": "input_channnel", "ms-tct": "in_feat_dim"}  # spelt so
 SHARED_MISFITS = (
     "A row is labelled iff start < row / rate < end, with rate = S / duration: strict on both "
     "sides, and at the left edge of the row, not at its middle.",
@@ -61,7 +63,7 @@ def export_frame_labels(request: ExportRequest) -> ExportReport:
         _write_labels(request, "charades.json", 0)
         if _is_fixed(request):
             _write_labels(request, "multithumos.json", 1)
-    write_text(request.out / "settings.py", _settings(request, folders))
+    write_text(request.out / "settings.py", _settings(request))
     _check(request, list(folders.values()))
     return finish_export(request, TITLES[request.format], MAPPING, _misfits(request), clock)
 
@@ -106,39 +108,66 @@ def _write_labels(request: ExportRequest, name: str, first_class: int) -> None:
     )
 
 
-def _settings(request: ExportRequest, folders: dict[str, str]) -> str:
-    spec = request.store.spec
-    roots = "".join(
-        f'{file_name(name).replace(".", "_").replace("-", "_")}_root = "./{folder}/"\n'
-        for name, folder in folders.items()
-    )
-    widths = sorted({end - first for first, end in request.store.channel_ranges.values()})
-    width = {"ms-tct": "in_feat_dim", "pdan": "input_dim"}.get(request.format)
-    return (
+def _settings(request: ExportRequest) -> str:
+    spec, ranges = request.store.spec, request.store.channel_ranges
+    roots = {name: name for name in MODES if name in ranges} or {"rgb": next(iter(ranges))}
+    lines = [
         f"# snippets: every {request.stride} frames, window {spec.snippet_len}, offset "
-        f"{request.offset:g}, fps {spec.fps or 'of the video'}; rows per second: S / duration\n"
-        'train_split = "./charades.json"\n'
-        "test_split = train_split\n"
-        f"{roots}"
-        f"classes = {len(request.classes)}  # the loader has its own number: num_classes\n"
-        f"{f'{width} = {widths[0]}' + chr(10) if width else ''}"
-    )
+        f"{request.offset:g}, fps {spec.fps or 'of the video'}; rows per second: S / duration",
+        "# streams, one model each: "
+        + ", ".join(f"{name} ({end - first})" for name, (first, end) in ranges.items()),
+        *(f'{mode}_root = "./{file_name(name)}"  # -mode {mode}' for mode, name in roots.items()),
+        'train_split = "./charades.json"',
+        "test_split = train_split",
+        f"classes = {len(request.classes)}",
+    ]
+    if request.format in WIDTH_NAMES:
+        mode, name = next(iter(roots.items()))
+        first, end = ranges[name]
+        lines.append(f"{WIDTH_NAMES[request.format]} = {end - first}  # -mode {mode}")
+    else:
+        lines += [
+            '# -dataset multithumos: train_split = "./multithumos.json"',
+            f"num_classes = {len(request.classes)}  # of make_dataset in the loader",
+        ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _misfits(request: ExportRequest) -> list[str]:
     misfits = list(SHARED_MISFITS)
+    if unlabelled := _num_unlabelled(request):
+        misfits.append(
+            f"{unlabelled:,} segments lie between two row times, so the tool labels nothing with "
+            "them; a smaller --snippet-stride lets them be seen."
+        )
     if _is_fixed(request):
-        misfits.append("`multithumos.json` counts classes from 1, `charades.json` from 0.")
+        misfits.append(
+            "`-dataset multithumos` reads `multithumos.json`, where classes count from 1; "
+            "`-dataset charades` reads `charades.json`, from 0."
+        )
+    if request.format == "pdan":
+        misfits.append('The loader cuts arrays otherwise if "oversample" is in their path.')
     if request.format == "ms-tct":
         long = sum(video.num_rows > MS_TCT_ROWS for video in request.videos)
         bare = sum(not video.segments for video in request.annotated)
         misfits += [
             f"The tool scores the first {MS_TCT_ROWS} rows of a video and no more: "
-            f"{long:,} videos here are longer.",
+            f"{long:,} videos here are longer (a larger --snippet-stride gives fewer rows). It "
+            "trains on random runs of as many.",
             f"It skips videos without actions ({bare:,} annotated here) and actions that end "
             "before they start.",
         ]
     return misfits
+
+
+def _num_unlabelled(request: ExportRequest) -> int:
+    """Return how many segments hold no row's left edge strictly inside."""
+    num, seconds = 0, left_edges(request)
+    for video in request.annotated:
+        edges_S = seconds(video)
+        for start, end, _ in video.segments:
+            num += not np.any((edges_S > start) & (edges_S < end))
+    return num
 
 
 def _check(request: ExportRequest, folders: list[str]) -> None:

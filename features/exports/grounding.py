@@ -7,17 +7,20 @@ lgi      features/i3d_finetuned/<video>.npy   float32 (S, D)
          charades_sta_{train,test}.txt, Charades_v1_{train,test}.csv
          2D-TAN.yaml
 
-A line of the first text is `video start end##sentence.`; the sentence is the name of the class.
+A line of the first text is `video start end##sentence.`; the sentence is the words of the class.
 
 Sources: JonghwanMun/LGI4temporalgrounding `src/dataset/charades.py`; microsoft/2D-TAN
 `lib/datasets/charades.py`.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
+
+from manifests import UsageError
 
 from .clock import bin_centres, check_ends, measure_clock
 from .files import open_hdf5, read_columns, write_dataset, write_npy, write_table, write_text
@@ -30,31 +33,25 @@ VIDEO_COLUMNS = (
     *("descriptions", "actions", "length"),
 )
 LGI_ROWS, TAN_ROWS, TAN_CLIPS = 128, 256, 16
+TAN_STRIDE = TAN_ROWS // TAN_CLIPS
+LOSES_LAST_ROW = TAN_ROWS * 3 // 2  # from so many rows on, the averages leave out the last one
 SENTENCES = (
-    "Sentences are class names: the segments table has no others. Put your own in the text files.",
+    "Sentences are the words of class names, as segments have no others; write your own into "
+    "`charades_sta_*.txt`."
 )
-LGI_MISFITS = (
-    *SENTENCES,
-    f"Videos of more than {LGI_ROWS} rows are thinned to {LGI_ROWS}, in training from a random "
-    "start.",
-    "The loader squeezes arrays: a video of one row has that row twice here.",
-    "The folder stands for `data/charades` of the tool.",
-)
-TAN_MISFITS = (
-    *SENTENCES,
-    f"Rows are averaged to {TAN_ROWS}, then to {TAN_CLIPS} clips; the last row is left out of the "
-    "averages.",
-    "Segments are cut at the end of the video, and dropped where nothing is left.",
-    "The file has the name of the tool's VGG features: it is what `VIS_INPUT_TYPE: vgg_rgb` reads.",
-)
+WORD = re.compile(r"[^\W_]+")
+HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
+CHARADES_CODE = re.compile(r"c\d{3} ")
 
 
 def export_lgi(request: ExportRequest) -> ExportReport:
     """Write the folder that LGI reads as `data/charades`.
 
     Raises:
+        UsageError: A class has no words.
         StoreError: Rows are damaged, or a file reads back otherwise.
     """
+    sentences = [_sentence(name) for name in request.classes]
     clock = measure_clock(request, bin_centres(request))
     claim_folder(request.out)
     folder = request.out / "features" / "i3d_finetuned"
@@ -64,7 +61,7 @@ def export_lgi(request: ExportRequest) -> ExportReport:
         if len(feats_SD) == 1:
             feats_SD = np.repeat(feats_SD, 2, axis=0)
         write_npy(folder / f"{video.key}.npy", feats_SD)
-    _write_annotations(request, request.out / "annotations")
+    _write_annotations(request, request.out / "annotations", sentences)
     write_text(
         request.out / "LGI.yml",
         f"{_timing(request)}model:\n  video_enc_vemb_idim: {request.store.feature_dim}\n"
@@ -80,40 +77,69 @@ def export_lgi(request: ExportRequest) -> ExportReport:
     mapping = _mapping(
         "LGI", f"a result is a share of the video; rows are parts of it, {LGI_ROWS} at most"
     )
-    return finish_export(request, "Features for LGI", mapping, LGI_MISFITS, clock)
+    return finish_export(request, "Features for LGI", mapping, _lgi_misfits(request), clock)
+
+
+def _lgi_misfits(request: ExportRequest) -> list[str]:
+    long = sum(video.num_rows > LGI_ROWS for video in request.videos)
+    return [
+        SENTENCES,
+        f"Of more than {LGI_ROWS} rows ({long:,} videos here) the tool takes {LGI_ROWS}, from a "
+        "random start in training.",
+        "Segments that end after the video stay as they are.",
+        "The loader squeezes arrays: a video of one row has that row twice here.",
+        "This folder stands for `data/charades` of the tool, which keeps labels in `preprocess` "
+        "there and reads them again: delete that after exporting anew.",
+    ]
 
 
 def export_2d_tan(request: ExportRequest) -> ExportReport:
     """Write the folder that 2D-TAN reads as its DATA_DIR.
 
     Raises:
+        UsageError: A class has no words.
         StoreError: Rows are damaged, or a file reads back otherwise.
     """
+    sentences = [_sentence(name) for name in request.classes]
     clock = measure_clock(request, bin_centres(request))
     claim_folder(request.out)
     path = request.out / "vgg_rgb_features.hdf5"
     with open_hdf5(path) as file:
         for video in request.videos:
             write_dataset(file, video.key, request.feats(video))
-    _write_annotations(request, request.out)
+    _write_annotations(request, request.out, sentences)
     write_text(
         request.out / "2D-TAN.yaml",
         f"{_timing(request)}DATA_DIR: ./\nDATASET:\n  NAME: Charades\n  VIS_INPUT_TYPE: vgg_rgb\n"
-        f"  NUM_SAMPLE_CLIPS: {TAN_ROWS}\n  TARGET_STRIDE: {TAN_ROWS // TAN_CLIPS}\n"
-        "  NORMALIZE: true\nTAN:\n  FRAME_MODULE:\n    PARAMS:\n"
-        f"      INPUT_SIZE: {request.store.feature_dim}\n",
+        f"  NO_VAL: true\n  NUM_SAMPLE_CLIPS: {TAN_ROWS}\n  TARGET_STRIDE: {TAN_STRIDE}\n"
+        "  NORMALIZE: true\nTAN:\n  FRAME_MODULE:\n    NAME: FrameAvgPool\n    PARAMS:\n"
+        f"      INPUT_SIZE: {request.store.feature_dim}\n      HIDDEN_SIZE: 512\n"
+        f"      KERNEL_SIZE: {TAN_STRIDE}\n      STRIDE: {TAN_STRIDE}\n",
     )
     with h5py.File(path, "r") as file:
         _check(request, request.out, lambda video: len(file[video.key]))
     mapping = _mapping(
         "2D-TAN", f"clip `k` is `[k, k + 1] * duration / {TAN_CLIPS}`, whatever the feature stride"
     )
-    return finish_export(request, "Features for 2D-TAN", mapping, TAN_MISFITS, clock)
+    return finish_export(request, "Features for 2D-TAN", mapping, _tan_misfits(request), clock)
+
+
+def _tan_misfits(request: ExportRequest) -> list[str]:
+    long = sum(video.num_rows >= LOSES_LAST_ROW for video in request.videos)
+    return [
+        SENTENCES,
+        f"The loader makes rows unit vectors, then averages them to {TAN_ROWS}, and the network to "
+        f"{TAN_CLIPS} clips; of {LOSES_LAST_ROW} rows and more ({long:,} videos here) the last is "
+        "left out.",
+        "Segments are cut at the end of the video, and dropped where nothing is left.",
+        "The file has the name of the tool's VGG features, which `VIS_INPUT_TYPE: vgg_rgb` reads; "
+        "MS-2D-TAN reads it as `vgg_rgb.hdf5`.",
+    ]
 
 
 def _loader(split: str) -> str:
     return (
-        f"{split}_loader:\n  split: {split}\n  data_dir: data/charades\n"
+        f"{split}_loader:\n  dataset: charades\n  split: {split}\n  data_dir: data/charades\n"
         "  video_feature_path: data/charades/features/i3d_finetuned/{}.npy\n"
         f"  num_segment: {LGI_ROWS}\n"
     )
@@ -134,24 +160,37 @@ def _timing(request: ExportRequest) -> str:
     )
 
 
-def _write_annotations(request: ExportRequest, folder: Path) -> None:
+def _write_annotations(request: ExportRequest, folder: Path, sentences: list[str]) -> None:
     """Write the sentences and the lengths of both subsets, where segments are given."""
     if request.annotations is None:
         return
     folder.mkdir(exist_ok=True)
     for name, subset in zip(("train", "test"), request.splits, strict=True):
         videos = [video for video in request.annotated if video.subset == subset]
-        lines = (line for video in videos for line in _sentences(request, video))
+        lines = (line for video in videos for line in _lines(video, sentences))
         write_text(folder / f"charades_sta_{name}.txt", "".join(lines))
         blank = [""] * (len(VIDEO_COLUMNS) - 2)
         rows = [(video.key, *blank, video.duration_seconds) for video in videos]
         write_table(folder / f"Charades_v1_{name}.csv", VIDEO_COLUMNS, rows)
 
 
-def _sentences(request: ExportRequest, video: ExportedVideo) -> Iterator[str]:
+def _lines(video: ExportedVideo, sentences: list[str]) -> Iterator[str]:
     for start, end, index in video.segments:
-        words = request.classes[index].replace("_", " ").replace("#", " ").split()
-        yield f"{video.key} {start} {end}##{' '.join(words)}.\n"
+        yield f"{video.key} {start} {end}##{sentences[index]}.\n"
+
+
+def _sentence(class_name: str) -> str:
+    """Return the words of a class name, as a word embedding knows them.
+
+    # "zoom_in" -> "zoom in", "BaseballPitch" -> "Baseball Pitch",
+    # "c008 Opening a door/window" -> "Opening a door window"
+    """
+    words = WORD.findall(HUMP.sub(" ", CHARADES_CODE.sub("", class_name)))
+    if not words:
+        raise UsageError(
+            f"a class name must hold a letter or a digit to be a sentence, got {class_name!r}"
+        )
+    return " ".join(words)
 
 
 def _check(request: ExportRequest, folder: Path, num_rows: Callable[[ExportedVideo], int]) -> None:
