@@ -1,6 +1,6 @@
 """Train one detection head on annotated videos of a store and find segments in others."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from .store import FeatureStore
 
 MOST_INSIDE = 0.9  # a training window holds more than this share of some action (G-TAD)
 NUM_BEST_CLASSES = 2  # that every proposal gets
+NUM_DRAWS = 10  # of the random reference
 
 Found = dict[str, tuple[Detection, ...]]
 
@@ -166,7 +167,7 @@ def random_detections(
     numbers: Mapping[str, int],
     classes: Sequence[str],
     seed: int,
-) -> Found:
+) -> Iterator[Found]:
     """Draw segments that know nothing of the videos: lengths of training actions, all else even.
 
     Args:
@@ -175,24 +176,33 @@ def random_detections(
         numbers: Video id -> how many.
         classes: Names.
         seed: Of the draws.
+
+    Yields:
+        `NUM_DRAWS` independent draws.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     lengths = [s.end_seconds - s.start_seconds for video in train for s in video.segments]
-    found = {}
-    for video in test:
-        number, end = numbers[video.video_id], end_seconds(video)
-        drawn_N = np.minimum(rng.choice(lengths, number), end)
-        start_N = rng.uniform(0, 1, number) * (end - drawn_N)
-        label_N, score_N = rng.integers(len(classes), size=number), rng.uniform(0, 1, number)
-        found[video.video_id] = best_first(
-            [
-                Detection(start, start + length, score, classes[label])
-                for start, length, score, label in zip(
-                    start_N.tolist(), drawn_N.tolist(), score_N.tolist(), label_N, strict=True
-                )
-            ]
-        )
-    return found
+    for _ in range(NUM_DRAWS):
+        yield {
+            video.video_id: _drawn(
+                rng, numbers[video.video_id], lengths, end_seconds(video), classes
+            )
+            for video in test
+        }
+
+
+def _drawn(
+    rng: np.random.Generator,
+    number: int,
+    lengths: Sequence[float],
+    end: float,
+    classes: Sequence[str],
+) -> tuple[Detection, ...]:
+    length_N = np.minimum(rng.choice(lengths, number), end)
+    start_N = rng.uniform(0, 1, number) * (end - length_N)
+    score_N, class_N = rng.uniform(0, 1, number), rng.integers(len(classes), size=number)
+    rows = zip(*(part.tolist() for part in (start_N, length_N, score_N, class_N)), strict=True)
+    return best_first([Detection(a, a + length, score, classes[c]) for a, length, score, c in rows])
 
 
 def end_seconds(video: DetectionVideo) -> float:

@@ -58,7 +58,8 @@ class DetectionReport:
         scores: Of the head.
         shuffled: Of the same head trained on annotations dealt to other videos; None where there
             is only one training video.
-        random: Of as many proposals with random segments, classes and scores.
+        random: Of as many proposals with random segments, classes and scores; the mean of several
+            draws.
         sizes: The head was built so large.
         recipe: It was trained so.
         losses: Mean training loss of every epoch.
@@ -190,13 +191,17 @@ def probe_detection(
     found = run(train)
     shuffled = run(deal_annotations(train, seed)) if len(train) > 1 else None
     numbers = {video_id: len(rows) for video_id, rows in found.detections.items()}
-    random = random_detections(train, test, numbers, annotations.classes, seed)
     truth = {video.video_id: _truth(video, annotations.classes) for video in test}
     return DetectionReport(
         head=head,
         scores=_score(truth, found),
         shuffled=None if shuffled is None else _score(truth, shuffled),
-        random=_score(truth, replace(found, detections=random, proposals=_fewer(random, found))),
+        random=_mean(
+            [
+                _score(truth, replace(found, detections=drawn, proposals=_fewer(drawn, found)))
+                for drawn in random_detections(train, test, numbers, annotations.classes, seed)
+            ]
+        ),
         sizes=sizes,
         recipe=recipe,
         losses=found.losses,
@@ -265,4 +270,13 @@ def _score(
         precision.map,
         tuple(float(recall.ar_J[number - 1]) for number in RECALL_AT),
         float(recall.auc),
+    )
+
+
+def _mean(scores: Sequence[DetectionScores]) -> DetectionScores:
+    return DetectionScores(
+        tuple(np.mean([one.map_T for one in scores], axis=0).tolist()),
+        float(np.mean([one.map for one in scores])),
+        tuple(np.mean([one.recall_at for one in scores], axis=0).tolist()),
+        float(np.mean([one.auc for one in scores])),
     )
