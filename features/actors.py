@@ -14,11 +14,11 @@ from typing import Any
 import ray
 import torch
 
-from manifests import Progress, UsageError, first_line, ray_cluster
+from manifests import Progress, SeamlineError, UsageError, first_line, ray_cluster
 
 from .encoder import Encoder, precision_of
 from .extract_plan import ExtractPlan
-from .shard_attempt import ExtractionStopped, FailedAttempt, ShardAttempts
+from .shard_attempt import FailedAttempt, ShardAttempts
 from .streams import Checkpoint
 from .writer import StoreWriter
 
@@ -92,18 +92,18 @@ class Crew:
     Attributes:
         checkpoints: Folders of runs by stream name.
         opening: How `open_streams` opens them.
+        decode_seconds: A decoder that gives no frame for so long is ended.
         num_actors: None: one per GPU, or one per node where there is none.
         workers: Decoding threads of each; None: one per processor, at most 8.
-        decode_seconds: A decoder that gives no frame for so long is ended.
         device: "cpu" or "cuda"; known once the cluster is.
         cores: Processors of each.
     """
 
     checkpoints: Mapping[str, str]
     opening: Mapping[str, Any]
-    num_actors: int | None
-    workers: int | None
     decode_seconds: float
+    num_actors: int | None = None
+    workers: int | None = None
     device: str = "cpu"
     cores: int = 1
 
@@ -113,7 +113,7 @@ class Crew:
         """Fill the missing shards of a store; return those that failed, with the reason.
 
         Raises:
-            ExtractionStopped: An error that no other attempt would change.
+            SeamlineError: An error that no other attempt would change.
         """
         if not missing:
             return {}
@@ -239,7 +239,7 @@ class _Shift:
         try:
             failure: FailedAttempt | None = ray.get(reference)
         except ray.exceptions.RayTaskError as err:
-            raise ExtractionStopped(str(err).strip().splitlines()[-1]) from err
+            raise SeamlineError(first_line(err.cause)) from err
         except ray.exceptions.RayError as err:  # the actor or its node is gone
             failure = FailedAttempt("lost", f"an actor was lost ({first_line(err)})")
             actor = self.crew.start_actor(self.common)
@@ -252,7 +252,7 @@ class _Shift:
             else:
                 self.again += following
         elif left:  # all nodes must see the same folder
-            raise ExtractionStopped(
+            raise SeamlineError(
                 f"shard {left[0]} was filled, but is not in {str(self.writer.path)!r}: all nodes "
                 "must see the same folder"
             )

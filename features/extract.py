@@ -118,6 +118,7 @@ def extract_features(
         UsageError: Numbers out of range, no video, encoders that don't fit together, or no cluster.
         CheckpointError: The folder holds no run.
         StoreError: The path holds something else, another spec, or other videos.
+        SeamlineError: An actor met an error that another attempt would meet again.
     """
     started, videos = time.monotonic(), list(sources)
     _check_counts(videos, batch, workers, actors, decode_seconds)
@@ -140,7 +141,7 @@ def extract_features(
         streams = open_streams(checkpoint, device, **opening)
         fill = _filler(streams, min(os.cpu_count() or 1, 8) if workers is None else workers)
         return run(streams, streams.device.type, streams.first.precision, fill)
-    crew = Crew(checkpoint_paths(checkpoint), opening, actors, workers, decode_seconds)
+    crew = Crew(checkpoint_paths(checkpoint), opening, decode_seconds, actors, workers)
     with open_crew(crew, device, address) as (kind, precision):
         return run(open_streams(checkpoint, "cpu", **opening), kind, precision, crew.fill)
 

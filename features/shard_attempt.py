@@ -36,10 +36,6 @@ KILLED = (-signal.SIGKILL, -signal.SIGTERM)  # from outside, mostly because memo
 LONGEST_NOTE = 65_536
 
 
-class ExtractionStopped(SeamlineError):
-    """An extraction that an error has ended, which another attempt would meet again."""
-
-
 @dataclass(frozen=True)
 class FailedAttempt:
     """Why an attempt did not fill its shards.
@@ -81,7 +77,7 @@ class ShardAttempts:
         """Fill shards; return None, or why not all of them were.
 
         Raises:
-            ExtractionStopped: An error that another attempt would meet again.
+            SeamlineError: An error that another attempt would meet again.
         """
         try:
             failure = self._attempt(work)
@@ -118,13 +114,13 @@ class ShardAttempts:
         reply = self.child.receive()
         if isinstance(reply, Crash):
             if reply.raised:
-                raise ExtractionStopped(f"extraction met an error: {reply.raised}")
+                raise SeamlineError(f"extraction met an error: {reply.raised}")
             why = f"a process died: {reply.cause}"
             if reply.exit_code in KILLED:
                 return FailedAttempt("lost", why)
             return FailedAttempt("crash", why, tuple(self._read_note().get("decoding", {})))
         if "stopped" in reply:
-            raise ExtractionStopped(reply["stopped"])
+            raise SeamlineError(reply["stopped"])
         return None
 
     def _read_note(self) -> dict[str, Any]:
@@ -202,7 +198,7 @@ def fill_in_child(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _open(task: Mapping[str, Any]) -> Streams:
-    """Open the encoders; ExtractionStopped if they are not here what they were for the plan."""
+    """Open the encoders; SeamlineError if they are not here what they were for the plan."""
     paths = task["checkpoints"]
     streams = open_streams(paths.get("", paths), task["device"], **task["opening"])
     here = {
@@ -212,7 +208,7 @@ def _open(task: Mapping[str, Any]) -> Streams:
     }
     for name, value in here.items():
         if value != task[name]:
-            raise ExtractionStopped(
+            raise SeamlineError(
                 f"all nodes must have the same {name}, but {platform.node()} has {value!r} where "
                 f"{task[name]!r} was planned"
             )
