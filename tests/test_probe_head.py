@@ -1,6 +1,7 @@
 """The metric, the linear head, and the probe of a store."""
 
 import itertools
+import math
 import re
 from dataclasses import replace
 
@@ -11,9 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_store import SPEC, planned
 
-from features import FeatureStore, draw_timelines, probe_store, rows_digest
+from features import (
+    FeatureStore,
+    TrainedHead,
+    draw_timelines,
+    probe_store,
+    rows_digest,
+    score_head,
+)
 from features.annotations import snippet_labels
-from features.heads import train_linear
+from features.heads import build_head, train_linear
 from features.layout import plan_layout
 from features.metrics import (
     average_precision,
@@ -21,7 +29,7 @@ from features.metrics import (
     mean_average_precision,
 )
 from features.writer import StoreWriter
-from manifests import UsageError
+from manifests import StoreError, UsageError
 from manifests.tables import SEGMENTS_SCHEMA
 
 CLASSES = ("jump", "spin", "wave")
@@ -217,10 +225,93 @@ def test_probe_names_what_is_missing(tmp_path):
     assert probe_store(store, segments_table(rows)).absent == ("v/12",)
     with pytest.raises(UsageError, match="subset 'val' has 0 annotated videos"):
         probe_store(store, segments_table(rows), test_subset="val")
-    with pytest.raises(UsageError, match="linear, pdan, .*, gtad, bmn, got 'deep'"):
+    with pytest.raises(UsageError, match=r"linear, pdan, .*, gtad, bmn, got 'deep'"):
         probe_store(store, segments_table(rows), head="deep")
     with pytest.raises(UsageError, match="names no class"):
         probe_store(store, segments_table([]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["pdan", "tgm", "super_events"])
+def test_temporal_heads_find_what_is_there(tmp_path, head):
+    segments, store = segments_table(segment_rows(12)), make_probe_store(tmp_path / "s.zarr")
+    arguments = {} if head == "super_events" else {"width": 16}
+    report = probe_store(store, segments, head, epochs=25, lr=0.02, arguments=arguments)
+    assert report.map > max(0.7, report.shuffled + 0.25)
+    assert report.trained.notes["epochs"] == 25
+    assert report.lines()[0].startswith(f"{head} head of {report.trained.num_parameters:,} param")
+    assert len(report.lines()) == 1 + len(CLASSES)
+    again = probe_store(store, segments, head, epochs=25, lr=0.02, arguments=arguments)
+    assert again.to_dict() == report.to_dict()
+    report.trained.save(tmp_path / "head")
+    kept = score_head(TrainedHead.load(tmp_path / "head"), store, segments)
+    assert (kept.map, kept.per_class) == (report.map, report.per_class)
+    assert math.isnan(kept.shuffled)
+    assert "trained before" in page_of(kept, tmp_path / "page.html")
+    assert "trained before" not in page_of(report, tmp_path / "page.html")
+
+
+def page_of(report, path):
+    draw_timelines(report, path)
+    return path.read_text()
+
+
+def test_a_head_that_does_not_fit_says_why(tmp_path):
+    segments, store = segments_table(segment_rows(12)), make_probe_store(tmp_path / "s.zarr")
+    other = TrainedHead("pdan", CLASSES, build_head("pdan", 7, 3, {"width": 8}))
+    with pytest.raises(
+        UsageError, match=r"rows of 7 channels, but those of .* have 5; train"
+    ):
+        score_head(other, store, segments)
+    unknown = TrainedHead("pdan", ("a", "b", "c"), build_head("pdan", 5, 3, {"width": 8}))
+    with pytest.raises(UsageError, match=r"knows 3 classes \(a, b, c, ...\), which must be"):
+        score_head(unknown, store, segments)
+    for head in ("gtad", "bmn"):
+        with pytest.raises(UsageError, match=f"'{head}' predicts segments, not frames"):
+            probe_store(store, segments, head)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": "linear", "epochs": 3}, "trained until it converges: it has no epochs"),
+        ({"head": "pdan", "epochs": 0}, "epochs must be >= 1, got 0"),
+        ({"head": "pdan", "lr": -1.0}, "lr must be > 0"),
+        ({"head": "pdan", "lr": math.nan}, "lr must be > 0"),
+        ({"head": "pdan", "arguments": {"widht": 8}}, "did you mean 'width'"),
+        ({"head": "tgm", "arguments": {"variant": "pile"}}, "variant"),
+        ({"head": "ms_tct", "arguments": {"width": 10}}, "multiple of 8"),
+        ({"head": "pdan", "device": "abacus"}, "device"),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path, options, message):
+    store = make_probe_store(tmp_path / "s.zarr")
+    with pytest.raises(UsageError, match=message):
+        probe_store(store, segments_table(segment_rows(12)), **options)
+
+
+def test_features_that_are_not_finite_are_refused_by_name(tmp_path, monkeypatch):
+    store = make_probe_store(tmp_path / "s.zarr")
+    read = FeatureStore.__getitem__
+
+    def damaged(self, video_id):
+        feats_SD = read(self, video_id).copy()
+        if video_id == "v/4":
+            feats_SD[7, 2] = np.nan
+        return feats_SD
+
+    monkeypatch.setattr(FeatureStore, "__getitem__", damaged)
+    with pytest.raises(StoreError, match="row 7 of video 'v/4' is not"):
+        probe_store(store, segments_table(segment_rows(12)))
+
+
+def test_absent_videos_are_counted_and_named(tmp_path):
+    store = make_probe_store(tmp_path / "s.zarr")
+    report = probe_store(store, segments_table(segment_rows(20)))
+    assert len(report.absent) == 8
+    assert report.lines()[-1] == (
+        "not in the store: 8 annotated videos (v/12, v/13, v/14, v/15, v/16 and 3 more)"
+    )
 
 
 def test_timelines_are_one_page_that_loads_nothing(tmp_path):

@@ -72,7 +72,7 @@ class MSTCT(FrameHead):
         self.Classfication_Module = _Classification(
             4 * embed, embed, num_classes, arguments.dropout
         )
-        self.apply(_initialise)
+        self.TemporalEncoder.apply(_initialise)
 
     def forward(self, feats_NDT: torch.Tensor, lengths_N: torch.Tensor) -> torch.Tensor:
         """Return class scores before the sigmoid, `(N, K, T)`."""
@@ -306,7 +306,10 @@ class _Classification(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Draw weights as vision transformers with convolutions do (PVT v2, Wang et al., 2022)."""
+    """Draw weights as vision transformers with convolutions do (PVT v2, Wang et al., 2022).
+
+    Mixer and classification start as torch has them: with few classes, these would be too large.
+    """
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
