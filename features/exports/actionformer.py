@@ -34,6 +34,7 @@ MISFITS = (
     "loaders fail on them.",
     "Two-stream models expect rgb before flow: name the streams in that order when extracting "
     "(--streams) or laying stores side by side (--concat).",
+    "`downsample_rate: k` takes rows 0, k, 2 k, ...; the stride of the formula is then k times so.",
     "The tool removes annotations of one class whose ends lie within 0.001 s of another's.",
 )
 

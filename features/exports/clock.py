@@ -12,6 +12,8 @@ from .request import ExportedVideo, ExportRequest
 # float64 of the same sums in another order, over hours: 1e-9; files may hold 6 decimals.
 TOLERANCE_SECONDS = 1e-5
 
+LATE_SECONDS = 1.0  # containers may begin a little after 0; a part of a video begins anywhere
+
 RowSeconds = Callable[[ExportedVideo], np.ndarray]
 
 
@@ -62,15 +64,30 @@ def measure_clock(
         tool: The seconds by the tool's formula.
         truth: The seconds that the exported rows really stand for; NaN where a row stands for none;
             None: the seconds of the snippets' middles.
+
+    Raises:
+        UsageError: A video begins more than a second after 0: every one of these tools counts from
+            0, and its segments too.
     """
     largest, worst, num_beyond = 0.0, "", 0
     for video in request.videos:
+        _require_start(request, video)
         true_S = (truth or request.row_seconds)(video)
         off = float(np.nanmax(np.abs(tool(video) - true_S), initial=0.0))
         num_beyond += off > request.stride / video.fps / 2
         if off > largest or not worst:
             largest, worst = off, video.video_id
     return Clock(largest, worst, num_beyond)
+
+
+def _require_start(request: ExportRequest, video: ExportedVideo) -> None:
+    first_seconds = float(request.store.times(video.video_id)[0, 0])
+    if first_seconds > LATE_SECONDS:
+        raise UsageError(
+            f"{request.format} takes every video to begin at 0, but the first row of "
+            f"{video.video_id!r} is at {first_seconds:.3f} s; cut parts of videos into files of "
+            "their own, extract those, and count their segments from 0"
+        )
 
 
 def require_formula(request: ExportRequest, clock: Clock) -> None:
@@ -84,8 +101,8 @@ def require_formula(request: ExportRequest, clock: Clock) -> None:
             f"{request.format} takes a row's time to be (i * stride + offset) / fps, but in "
             f"{clock.num_beyond:,} of {len(request.videos):,} videos that is more than half a "
             f"stride away from the presentation times, most of all in {clock.video_id!r} "
-            f"({clock.largest_seconds:.3f} s): their frame rate varies or they do not start at 0; "
-            "extract with --fps, which samples at even times, or cut parts into files of their own"
+            f"({clock.largest_seconds:.3f} s): their frame rate varies; extract with --fps, which "
+            "samples at even times"
         )
 
 

@@ -24,6 +24,7 @@ from .segment_files import stated_frames, write_database
 MISFITS = (
     "The THUMOS datasets of the tool round ground truth down to whole frames, so that a boundary "
     "moves by up to 1 / fps.",
+    "`sample_stride=k` takes rows 0, k, 2 k, ...; the stride of the formula is then k times so.",
     "Folders given as a list are concatenated on channels; where lengths differ the shorter one is "
     "stretched, not cut. Here all streams lie in one file.",
     "The tool resizes for ActivityNet through float16: row counts above 2048 are then not exact.",
