@@ -63,13 +63,14 @@ class BoundaryReport:
     def lines(self) -> list[str]:
         """Return the numbers in words."""
         spread = "" if self.interval is None else " (95 %% of resampled videos: %.3f to %.3f)"
-        absent = f"; {len(self.absent)} annotated videos are absent" if self.absent else ""
+        number, lacking = self.num_videos, len(self.absent)
+        absent = f"; the store lacks {lacking} more that are annotated" if lacking else ""
         return [
             f"ROC AUC of boundaries {self.auc:.3f}" + spread % (self.interval or ()),
             f"{self.num_at:,} pairs of neighbouring snippets at a boundary differ by "
             f"{self.median_at:.4f} (median of 1 - cos), {self.num_away:,} away from one by "
             f"{self.median_away:.4f}",
-            f"{self.num_videos} videos{absent}",
+            f"{number} annotated video{'' if number == 1 else 's'}{absent}",
         ]
 
 

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
-from manifests import Progress, SampledFrames, SourceVideo, UsageError
+from manifests import Progress, SampledFrames, SourceTable, SourceVideo, UsageError
 
 from .annotations import AnnotatedSegment, Annotations
 from .boundaries import check_features
@@ -73,12 +73,12 @@ class SimilarityReport:
 
     def lines(self) -> list[str]:
         """Return the numbers in words."""
-        folders = sorted({str(path.parent) for path in self.pictures.values()})
-        drawn = f"{len(self.pictures)} pictures in {', '.join(folders)}"
+        number, folder = len(self.pictures), next(iter(self.pictures.values())).parent
+        drawn = f"{number} picture{'' if number == 1 else 's'} in {folder}"
         if not self.equivariance:
             return [drawn]
         parts = ", ".join(f"{name} {_shown(value)}" for name, value in self.per_retiming.items())
-        return [f"temporal equivariance {_shown(self.mean)}: {parts}", drawn]
+        return [f"temporal equivariance {_shown(self.mean)} ({parts})", drawn]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers as JSON values (NaN as None)."""
@@ -110,7 +110,7 @@ def draw_similarity(
     *,
     annotations: Annotations | None = None,
     checkpoint: Checkpoint | Mapping[str, Checkpoint] | None = None,
-    sources: Iterable[SourceVideo] | None = None,
+    sources: SourceTable | None = None,
     videos: Sequence[str] | None = None,
     device: str | None = None,
 ) -> SimilarityReport:
@@ -122,7 +122,7 @@ def draw_similarity(
         annotations: Segments to draw along the axes.
         checkpoint: The run that made the store (or its streams by name); with `sources`, re-timed
             copies are encoded and drawn beside the video.
-        sources: The sources table, or its rows.
+        sources: The sources table that the store was extracted from.
         videos: Which videos; by default the first 8 with at least 3 snippets.
         device: To encode copies on: "cpu" or "cuda"; None takes CUDA where there is one.
 
@@ -184,12 +184,12 @@ def _choose(store: FeatureStore, videos: Sequence[str] | None) -> list[str]:
     return chosen
 
 
-def _source_rows(sources: Iterable[SourceVideo], chosen: Sequence[str]) -> dict[str, SourceVideo]:
-    rows = {video.video_id: video for video in sources if video.video_id in set(chosen)}
-    absent = [video_id for video_id in chosen if video_id not in rows]
-    if absent:
-        raise UsageError(f"video {absent[0]!r} of the store is not in the sources table")
-    return rows
+def _source_rows(sources: SourceTable, chosen: Sequence[str]) -> dict[str, SourceVideo]:
+    known = set(sources.column("video_id"))
+    for video_id in chosen:
+        if video_id not in known:
+            raise UsageError(f"video {video_id!r} of the store is not in the sources table")
+    return sources.select(chosen)
 
 
 def _original(store: FeatureStore, video_id: str, segments: Sequence[AnnotatedSegment]) -> _Panel:
@@ -287,7 +287,13 @@ def _similarity(panel: _Panel) -> tuple[np.ndarray, np.ndarray]:
 def _draw_panel(
     axes: Axes, panel: _Panel, edges: np.ndarray, similar_SS: np.ndarray, least: float
 ) -> QuadMesh:
-    style_axes(axes, title=panel.title, x_label="time [s]", grid=False, title_pad=15)
+    style_axes(
+        axes,
+        title=panel.title,
+        x_label="time [s]",
+        grid=False,
+        title_pad=15 if panel.segments else 6,
+    )
     mesh = axes.pcolormesh(edges, edges, similar_SS, vmin=least, vmax=1, cmap="viridis")
     axes.set(aspect="equal", xlim=panel.span_seconds, ylim=panel.span_seconds[::-1])
     axes.locator_params(nbins=6)
@@ -305,7 +311,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _shown(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}"
+    return "too short" if math.isnan(value) else f"{value:.2f}"
 
 
 def _or_none(value: float) -> float | None:

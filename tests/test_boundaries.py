@@ -152,7 +152,7 @@ def test_subset_absent_videos_and_a_single_video(tmp_path: Path) -> None:
     assert (report.num_videos, report.absent, report.interval) == (1, ("w0",), None)
     assert report.num_at == 2
     assert report.lines()[0] == "ROC AUC of boundaries 1.000"
-    assert report.lines()[2] == "1 videos; 1 annotated videos are absent"
+    assert report.lines()[2] == "1 annotated video; the store lacks 1 more that are annotated"
 
 
 @pytest.mark.parametrize(

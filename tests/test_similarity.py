@@ -16,7 +16,16 @@ from test_retimed import stamp_encoder, stamps_of
 from features import Encoder, FeatureStore, extract_features
 from features.annotations import AnnotatedSegment, Annotations
 from features.similarity import _Panel, _similarity, draw_similarity
-from manifests import CheckpointError, SourceVideo, StoreError, UsageError, probe_video
+from manifests import (
+    CheckpointError,
+    SourceTable,
+    SourceVideo,
+    StoreError,
+    UsageError,
+    probe_video,
+    read_sources,
+    write_sources,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -42,16 +51,23 @@ def speed(clips_NCTHW: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> list[SourceVideo]:
-    """Return videos of 90 and of 61 frames, and one too short."""
+def videos(tmp_path_factory: pytest.TempPathFactory) -> SourceTable:
+    """Return a table of videos of 90 and of 61 frames, and one too short."""
     folder, found = tmp_path_factory.mktemp("similar"), []
     for name, num_frames in (("a/long", 90), ("b", 61), ("short", 9)):
         path = encode(folder / f"{num_frames}.mp4", stamped_frames(num_frames))
         found.append(replace(probe_video(str(path)), video_id=name))
-    return found
+    return table_of(folder, found)
 
 
-def store_of(folder: Path, videos: list[SourceVideo], embed: Embed) -> tuple[FeatureStore, Encoder]:
+def table_of(folder: Path, videos: list[SourceVideo]) -> SourceTable:
+    write_sources(folder / "sources.parquet", videos, [])
+    return read_sources(folder / "sources.parquet")
+
+
+def store_of(
+    folder: Path, videos: SourceTable | list[SourceVideo], embed: Embed
+) -> tuple[FeatureStore, Encoder]:
     encoder = stamp_encoder(embed, 3)
     extract_features(videos, encoder, folder / "s.zarr", snippet_stride=4)
     return FeatureStore.open(folder / "s.zarr"), encoder
@@ -64,7 +80,7 @@ ANNOTATIONS = Annotations(
 )
 
 
-def test_an_encoder_of_moments_is_equivariant(tmp_path: Path, videos: list[SourceVideo]) -> None:
+def test_an_encoder_of_moments_is_equivariant(tmp_path: Path, videos: SourceTable) -> None:
     """Near 1 for every re-timing; a picture per video that has enough snippets, always alike."""
     store, encoder = store_of(tmp_path, videos, moment)
     report, again = (
@@ -81,22 +97,22 @@ def test_an_encoder_of_moments_is_equivariant(tmp_path: Path, videos: list[Sourc
         content = (tmp_path / "out" / name).read_bytes()
         assert content == (tmp_path / "again" / name).read_bytes()
     assert report.lines() == [
-        "temporal equivariance 1.00: twice as fast 1.00, half as fast 1.00, halves swapped 1.00",
+        "temporal equivariance 1.00 (twice as fast 1.00, half as fast 1.00, halves swapped 1.00)",
         f"2 pictures in {tmp_path / 'out'}",
     ]
 
 
-def test_an_encoder_that_knows_nothing_of_time(tmp_path: Path, videos: list[SourceVideo]) -> None:
+def test_an_encoder_that_knows_nothing_of_time(tmp_path: Path, videos: SourceTable) -> None:
     """One that says the same of everything gets 0, for every re-timing."""
-    store, encoder = store_of(tmp_path, videos[:1], nothing)
+    store, encoder = store_of(tmp_path, [videos[0]], nothing)
     report = draw_similarity(store, tmp_path / "out", checkpoint=encoder, sources=videos)
     assert set(report.per_retiming.values()) == {0.0}
     assert report.mean == 0
 
 
-def test_an_encoder_of_speed_loses_by_it(tmp_path: Path, videos: list[SourceVideo]) -> None:
+def test_an_encoder_of_speed_loses_by_it(tmp_path: Path, videos: SourceTable) -> None:
     """It still follows what is only moved."""
-    store, encoder = store_of(tmp_path, videos[:1], speed)
+    store, encoder = store_of(tmp_path, [videos[0]], speed)
     report = draw_similarity(store, tmp_path / "out", checkpoint=encoder, sources=videos)
     assert report.per_retiming["halves swapped"] > 0.95
     assert 0.2 < report.per_retiming["twice as fast"] < 0.9
@@ -115,7 +131,7 @@ def test_without_a_checkpoint_the_video_alone_is_drawn(tmp_path: Path) -> None:
         "per_video": {},
         "pictures": {"v": str(tmp_path / "out" / "v.png")},
     }
-    assert report.lines() == [f"1 pictures in {tmp_path / 'out'}"]
+    assert report.lines() == [f"1 picture in {tmp_path / 'out'}"]
     picture = imread(report.pictures["v"])[..., :3] * 255
     yellow = abs(picture - [253, 231, 37]).max(2) < 3
     purple = abs(picture - [68, 1, 84]).max(2) < 3
@@ -145,7 +161,7 @@ def test_many_snippets_are_thinned_for_the_picture() -> None:
     np.testing.assert_array_equal(edges, [0, 1, 2, 3, 4, 5])
 
 
-def test_refusals_in_one_sentence(tmp_path: Path, videos: list[SourceVideo]) -> None:
+def test_refusals_in_one_sentence(tmp_path: Path, videos: SourceTable) -> None:
     """Before anything is written."""
     rows = {"v": (np.eye(5), even_times(5)), "tiny": (np.eye(5)[:2], even_times(2))}
     store, out = write_store(tmp_path / "s.zarr", rows), tmp_path / "out"
@@ -160,9 +176,9 @@ def test_refusals_in_one_sentence(tmp_path: Path, videos: list[SourceVideo]) -> 
         draw_similarity(store, out, sources=videos)
     with pytest.raises(UsageError, match="video 'v' of the store is not in the sources table"):
         draw_similarity(store, out, sources=videos, checkpoint=encoder)
-    source = replace(videos[0], video_id="v")
+    table = table_of(tmp_path, [replace(videos[0], video_id="v")])
     with pytest.raises(CheckpointError, match="the run that made the store"):
-        draw_similarity(store, out, sources=[source], checkpoint=encoder)
+        draw_similarity(store, out, sources=table, checkpoint=encoder)
     tiny = write_store(tmp_path / "t.zarr", {"tiny": rows["tiny"]})
     with pytest.raises(UsageError, match=r"no video of .* has so many"):
         draw_similarity(tiny, out)
