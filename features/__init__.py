@@ -1,6 +1,7 @@
 """What comes out: snippet features of whole videos, their store, exports, heads and metrics."""
 
 from .annotations import Annotations
+from .boundaries import BoundaryReport, draw_boundaries
 from .check import VerifyReport, describe_store, verify_store
 from .demo import DemoReport, run_demo
 from .detection_heads import DETECTION_HEADS
@@ -15,6 +16,7 @@ from .predict import predict_frames, predictor_of_runs
 from .predictions import frame_detections, write_frame_detections, write_frame_scores
 from .probe import HEADS, ProbedVideo, ProbeReport, probe_store, score_head
 from .probe_detection import DetectionReport, probe_detection
+from .similarity import SimilarityReport, draw_similarity
 from .spec import FeatureSpec
 from .store import FeatureStore
 from .stored import StoredVideo, rows_digest
@@ -27,6 +29,7 @@ __all__ = [
     "FORMATS",
     "HEADS",
     "Annotations",
+    "BoundaryReport",
     "DemoReport",
     "DetectedVideo",
     "Detection",
@@ -39,6 +42,7 @@ __all__ = [
     "FeatureStore",
     "ProbeReport",
     "ProbedVideo",
+    "SimilarityReport",
     "SnippetWindows",
     "StoredVideo",
     "TrainedHead",
@@ -46,6 +50,8 @@ __all__ = [
     "average_windows",
     "compare_stores",
     "describe_store",
+    "draw_boundaries",
+    "draw_similarity",
     "draw_timeline_figures",
     "draw_timelines",
     "encoder_of_run",
