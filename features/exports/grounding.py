@@ -22,7 +22,7 @@ import numpy as np
 
 from manifests import UsageError
 
-from .clock import bin_centres, check_ends, measure_clock
+from .clock import RowSeconds, check_ends, measure_clock
 from .files import open_hdf5, read_columns, write_dataset, write_npy, write_table, write_text
 from .finish import finish_export
 from .report import ExportReport, claim_folder
@@ -35,6 +35,22 @@ VIDEO_COLUMNS = (
 LGI_ROWS, TAN_ROWS, TAN_CLIPS = 128, 256, 16
 TAN_STRIDE = TAN_ROWS // TAN_CLIPS
 LOSES_LAST_ROW = TAN_ROWS * 3 // 2  # from so many rows on, the averages leave out the last one
+PlaceRows = Callable[[int, float], np.ndarray]  # rows, duration -> seconds of every row
+LGI_MAPPING = f"""LGI knows durations only. It guides attention to the rows from
+round(start / duration * n) to round(end / duration * n), both included, for n = min(S, {LGI_ROWS})
+of S rows. So it takes row `i` to be at
+
+    t = i * duration / S
+
+and its results are shares of the duration."""
+TAN_MAPPING = f"""2D-TAN knows durations only, whatever the feature stride. Of {TAN_ROWS} parts, `k`
+is `[k, k + 1] * duration / {TAN_ROWS}` and averages the rows from round(k * S / {TAN_ROWS}) to before
+round((k + 1) * S / {TAN_ROWS}), or takes the first of them if that is none. So row `i` stands for
+the middle of the parts that it is in: of few rows, which are repeated, near
+
+    t = i * duration / S
+
+and of many near `(i + 0.5) * duration / S`."""
 SENTENCES = (
     "Sentences are the words of class names, as segments have no others; write your own into "
     "`charades_sta_*.txt`."
@@ -52,7 +68,7 @@ def export_lgi(request: ExportRequest) -> ExportReport:
         StoreError: Rows are damaged, or a file reads back otherwise.
     """
     sentences = [_sentence(name) for name in request.classes]
-    clock = measure_clock(request, bin_centres(request))
+    clock = measure_clock(request, _of_video(_lgi_seconds))
     claim_folder(request.out)
     folder = request.out / "features" / "i3d_finetuned"
     folder.mkdir(parents=True)
@@ -73,11 +89,8 @@ def export_lgi(request: ExportRequest) -> ExportReport:
         read = np.load(path, mmap_mode="r", allow_pickle=False).squeeze()
         return min(len(read), video.num_rows)
 
-    _check(request, request.out / "annotations", rows_of)
-    mapping = _mapping(
-        "LGI", f"a result is a share of the video; rows are parts of it, {LGI_ROWS} at most"
-    )
-    return finish_export(request, "Features for LGI", mapping, _lgi_misfits(request), clock)
+    _check(request, request.out / "annotations", rows_of, _lgi_seconds)
+    return finish_export(request, "Features for LGI", LGI_MAPPING, _lgi_misfits(request), clock)
 
 
 def _lgi_misfits(request: ExportRequest) -> list[str]:
@@ -101,7 +114,7 @@ def export_2d_tan(request: ExportRequest) -> ExportReport:
         StoreError: Rows are damaged, or a file reads back otherwise.
     """
     sentences = [_sentence(name) for name in request.classes]
-    clock = measure_clock(request, bin_centres(request))
+    clock = measure_clock(request, _of_video(_tan_seconds))
     claim_folder(request.out)
     path = request.out / "vgg_rgb_features.hdf5"
     with open_hdf5(path) as file:
@@ -117,11 +130,8 @@ def export_2d_tan(request: ExportRequest) -> ExportReport:
         f"      KERNEL_SIZE: {TAN_STRIDE}\n      STRIDE: {TAN_STRIDE}\n",
     )
     with h5py.File(path, "r") as file:
-        _check(request, request.out, lambda video: len(file[video.key]))
-    mapping = _mapping(
-        "2D-TAN", f"clip `k` is `[k, k + 1] * duration / {TAN_CLIPS}`, whatever the feature stride"
-    )
-    return finish_export(request, "Features for 2D-TAN", mapping, _tan_misfits(request), clock)
+        _check(request, request.out, lambda video: len(file[video.key]), _tan_seconds)
+    return finish_export(request, "Features for 2D-TAN", TAN_MAPPING, _tan_misfits(request), clock)
 
 
 def _tan_misfits(request: ExportRequest) -> list[str]:
@@ -145,11 +155,27 @@ def _loader(split: str) -> str:
     )
 
 
-def _mapping(tool: str, grid: str) -> str:
-    return (
-        f"{tool} knows durations only: {grid}.\nSo it takes row `i` of S to have its middle at\n\n"
-        "    t = (i + 0.5) * duration / S"
-    )
+def _lgi_seconds(num_rows: int, duration: float) -> np.ndarray:
+    return np.arange(num_rows) * duration / num_rows
+
+
+def _tan_seconds(num_rows: int, duration: float) -> np.ndarray:
+    """Return the mean middle of the parts that a row is averaged into, float64 `(S,)`.
+
+    A row in no part is placed as if all rows were equal parts: where it is does not matter.
+    """
+    bounds = np.round(np.arange(TAN_ROWS + 1) / TAN_ROWS * num_rows).astype(int)
+    bounds = np.minimum(bounds, num_rows - 1)
+    first_K, end_K = bounds[:-1], np.maximum(bounds[1:], bounds[:-1] + 1)
+    row_S = np.arange(num_rows)
+    is_in_KS = (first_K[:, None] <= row_S) & (row_S < end_K[:, None])
+    parts_S = is_in_KS.sum(axis=0)
+    middles_S = (np.arange(TAN_ROWS) + 0.5) @ is_in_KS / np.maximum(parts_S, 1) / TAN_ROWS
+    return np.where(parts_S > 0, middles_S, (row_S + 0.5) / num_rows) * duration
+
+
+def _of_video(place_rows: PlaceRows) -> RowSeconds:
+    return lambda video: place_rows(video.num_rows, video.duration_seconds)
 
 
 def _timing(request: ExportRequest) -> str:
@@ -193,16 +219,21 @@ def _sentence(class_name: str) -> str:
     return " ".join(words)
 
 
-def _check(request: ExportRequest, folder: Path, num_rows: Callable[[ExportedVideo], int]) -> None:
+def _check(
+    request: ExportRequest,
+    folder: Path,
+    num_rows: Callable[[ExportedVideo], int],
+    place_rows: PlaceRows,
+) -> None:
     """Read everything again as the tool's loader does, and compare rows and times."""
     lengths = {
         name: float(length)
         for path in folder.glob("Charades_v1_*.csv")
         for name, length in read_columns(path, "id", "length")
     }
-    tool = bin_centres(request)
     for video in request.videos:
-        duration, seconds_S = lengths.get(video.key, video.duration_seconds), tool(video)
         rows = num_rows(video)
-        read = (rows, 0.5 * duration / rows, (rows - 0.5) * duration / rows)
-        check_ends(request, video, read, (video.num_rows, seconds_S[0], seconds_S[-1]))
+        read_S = place_rows(rows, lengths.get(video.key, video.duration_seconds))
+        seconds_S = place_rows(video.num_rows, video.duration_seconds)
+        expected = (video.num_rows, seconds_S[0], seconds_S[-1])
+        check_ends(request, video, (rows, read_S[0], read_S[-1]), expected)
