@@ -44,9 +44,9 @@ of S rows. So it takes row `i` to be at
 
 and its results are shares of the duration."""
 TAN_MAPPING = f"""2D-TAN knows durations only, whatever the feature stride. Of {TAN_ROWS} parts, `k`
-is `[k, k + 1] * duration / {TAN_ROWS}` and averages the rows from round(k * S / {TAN_ROWS}) to before
-round((k + 1) * S / {TAN_ROWS}), or takes the first of them if that is none. So row `i` stands for
-the middle of the parts that it is in: of few rows, which are repeated, near
+is `[k, k + 1] * duration / {TAN_ROWS}` and averages the rows from round(k * S / {TAN_ROWS}) up to
+round((k + 1) * S / {TAN_ROWS}) - 1, or takes the first of them if that is none. So row `i` stands
+for the middle of the parts that it is in: of few rows, which are repeated, near
 
     t = i * duration / S
 
