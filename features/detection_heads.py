@@ -168,18 +168,28 @@ def _one_bsn(
     return [bsn_window(video_id, feats_SD, times_S3, num_bins)]
 
 
+def _in_seconds(
+    window: DetectionWindow, found: Proposals, end_seconds: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return segments in bins, scores, and segments in seconds, cut to the video.
+
+    What lies outside, in the padding of a short video, is left out.
+    """
+    seconds_N2 = np.clip(window.seconds_of(found.segments_N2), 0.0, end_seconds)
+    inside_N = seconds_N2[:, 0] < seconds_N2[:, 1]
+    return found.segments_N2[inside_N], found.scores_N[inside_N], seconds_N2[inside_N]
+
+
 def _select_gtad_thumos(
     windows: Sequence[DetectionWindow], outputs: Sequence[Outputs], end_seconds: float
 ) -> Proposals:
     """Suppress in every window, then in the union of what is left, in bins of the video."""
     bins, seconds, scores = [], [], []
     for window, (map_2DT, _, _) in zip(windows, outputs, strict=True):
-        found_N2, scores_N = decode_gtad_thumos(map_2DT)
-        seconds_N2 = np.minimum(window.seconds_of(found_N2), end_seconds)
-        real_N = seconds_N2[:, 0] < seconds_N2[:, 1]  # not in the padding of a short video
-        found_N2, scores_N, seconds_N2 = found_N2[real_N], scores_N[real_N], seconds_N2[real_N]
-        index_K, scores_K = _suppress_thumos(found_N2, scores_N)
-        bins.append(found_N2[index_K] + window.first_bin)
+        found = decode_gtad_thumos(map_2DT)
+        bins_N2, scores_N, seconds_N2 = _in_seconds(window, found, end_seconds)
+        index_K, scores_K = _suppress_thumos(bins_N2, scores_N)
+        bins.append(bins_N2[index_K] + window.first_bin)
         seconds.append(seconds_N2[index_K])
         scores.append(scores_K)
     index_K, scores_K = _suppress_thumos(np.concatenate(bins), np.concatenate(scores))
@@ -195,9 +205,10 @@ def _select_gtad_anet(
 ) -> Proposals:
     """Pair peaks of starts and ends; suppress on the scale of the video."""
     (window,), ((map_2DT, start_T, end_T),) = windows, outputs
-    found_N2, scores_N = decode_gtad_anet(start_T, end_T, map_2DT)
-    index_K, scores_K = soft_nms_gtad(found_N2, scores_N, 0.8, 100)
-    return Proposals(np.minimum(window.seconds_of(found_N2[index_K]), end_seconds), scores_K)
+    found = decode_gtad_anet(start_T, end_T, map_2DT)
+    bins_N2, scores_N, seconds_N2 = _in_seconds(window, found, end_seconds)
+    index_K, scores_K = soft_nms_gtad(bins_N2, scores_N, 0.8, 100)
+    return Proposals(seconds_N2[index_K], scores_K)
 
 
 def _select_bmn(
@@ -205,10 +216,11 @@ def _select_bmn(
 ) -> Proposals:
     """Take all pairs; suppress with a threshold that grows with the share of the video."""
     (window,), ((map_2SE, start_T, end_T),) = windows, outputs
-    found_N2, scores_N = decode_bmn(start_T, end_T, map_2SE)
-    kept = soft_nms_bmn(found_N2 / len(start_T), scores_N)
+    found = decode_bmn(start_T, end_T, map_2SE)
+    bins_N2, scores_N, seconds_N2 = _in_seconds(window, found, end_seconds)
+    kept = soft_nms_bmn(bins_N2 / len(start_T), scores_N)
     index_K, scores_K = (part[:NUM_BMN_PROPOSALS] for part in kept)
-    return Proposals(np.minimum(window.seconds_of(found_N2[index_K]), end_seconds), scores_K)
+    return Proposals(seconds_N2[index_K], scores_K)
 
 
 DETECTION_HEADS = {

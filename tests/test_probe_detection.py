@@ -254,6 +254,22 @@ def test_random_detections_lie_in_the_video(store: FeatureStore, segments: pa.Ta
             assert round(found.end_seconds - found.start_seconds, 6) in lengths
 
 
+@pytest.mark.parametrize("head", DETECTION_HEADS)
+def test_what_is_found_lies_in_a_short_video(head: str) -> None:
+    """Two rows far apart: bins begin before 0 seconds, and windows are padded beyond the end."""
+    kind = DETECTION_HEADS[head]
+    sizes = kind.resize(16)
+    times_S3 = np.array([[0.0, 0.1, 0.2], [1.0, 1.1, 1.2]])
+    windows = kind.cut("a", np.zeros((2, 4), np.float16), times_S3, 16)
+    rng = np.random.default_rng(0)
+    shape = kind.cells(sizes).shape[1:]
+    outputs = [(rng.uniform(size=(2, *shape)), rng.uniform(size=16), rng.uniform(size=16))]
+    segments_N2, scores_N = kind.select(windows, outputs, 1.2)
+    assert len(segments_N2) == len(scores_N) > 0
+    assert np.all((segments_N2 >= 0) & (segments_N2 <= 1.2))
+    assert np.all(segments_N2[:, 0] < segments_N2[:, 1])
+
+
 def test_means_of_segments_by_hand() -> None:
     """Centres at 1, 2, 3, 4; a segment without a centre takes the nearest row."""
     centre_S = np.arange(1.0, 5)
