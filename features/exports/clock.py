@@ -46,7 +46,7 @@ def left_edges(request: ExportRequest) -> RowSeconds:
 
 
 def bin_centres(request: ExportRequest) -> RowSeconds:
-    """Return `t = (i + 1/2) * duration / S`: rows are equal parts of the video (LGI, 2D-TAN)."""
+    """Return `t = (i + 1/2) * duration / S`: rows are equal parts of the video (resized)."""
     return lambda video: (
         (np.arange(request.num_rows(video)) + 0.5)
         * video.duration_seconds
