@@ -119,7 +119,7 @@ def test_a_single_row_survives_the_squeeze_of_lgi(tmp_path):
 
 
 def test_2d_tan(tmp_path, store):
-    report = export_store(store, tmp_path / "out", "2d-tan", ANNOTATIONS)
+    export_store(store, tmp_path / "out", "2d-tan", ANNOTATIONS)
     with h5py.File(tmp_path / "out" / "vgg_rgb_features.hdf5") as file:
         assert sorted(file) == ["a%2Fb%20c", "bare", "long"]  # no group from the slash
         for name, video_id in (("a%2Fb%20c", "a/b c"), ("long", "long")):
@@ -127,10 +127,6 @@ def test_2d_tan(tmp_path, store):
     assert len(read_sentences(tmp_path / "out", "train")) == 2
     config = yaml_scalars(tmp_path / "out" / "2D-TAN.yaml")
     assert (config["VIS_INPUT_TYPE"], config["INPUT_SIZE"]) == ("vgg_rgb", 8)
-    # The tool's clip k of 16 is [k, k + 1] * D / 16: rows are equal parts of the video.
-    centres_S = store.times("long")[:, 0] + 0.32
-    off = np.abs((np.arange(98) + 0.5) * 16.12 / 98 - centres_S).max()
-    assert f"by up to {off:.3f} s" in report.notes[0]
 
 
 @pytest.mark.parametrize("format", [name for name in FORMATS if name != "npy"])
@@ -139,7 +135,7 @@ def test_every_readme_says_seconds_and_is_not_the_last_file(tmp_path, wide, monk
     text = (tmp_path / "out" / "README.md").read_text()
     assert "## Which seconds row i stands for" in text
     assert "    t = " in text
-    assert "presentation times by up to" in text
+    assert "presentation times" in text
 
     def fail(*_: object) -> None:
         raise KeyboardInterrupt

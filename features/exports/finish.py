@@ -47,6 +47,8 @@ def _notes(request: ExportRequest, clock: Clock) -> list[str]:
     notes = [
         f"the tool's seconds differ from the presentation times by up to "
         f"{clock.largest_seconds:.3f} s (video {clock.video_id!r})"
+        if clock.largest_seconds >= 0.0005
+        else "the tool's seconds are the presentation times, to a millisecond"
     ]
     if request.annotations is None:
         notes.append("no annotation file, as no segments were given (--segments)")
