@@ -34,6 +34,7 @@ from features import export_store
 from features.exports import bsn_bins, export_tree, mmaction2_bins, resize_linear
 from manifests import StoreError, UsageError
 
+pytestmark = pytest.mark.slow
 ANNOTATIONS = make_annotations(**SUBSETS)
 
 

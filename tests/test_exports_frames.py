@@ -22,6 +22,7 @@ from features import export_store
 from features.exports import FORMATS
 from manifests import UsageError
 
+pytestmark = pytest.mark.slow
 ANNOTATIONS = make_annotations(**SUBSETS)
 
 
