@@ -17,6 +17,8 @@ from features.equivariance import RETIMINGS, Retiming
 from features.retimed import encode_copies, streams_of_store
 from manifests import CheckpointError, SourceVideo, UsageError, VideoError, probe_video
 
+pytestmark = pytest.mark.slow
+
 LENGTH = 8
 
 
