@@ -164,3 +164,28 @@ def test_rows_that_read_back_otherwise_are_an_error(tmp_path, monkeypatch):
     with pytest.raises(StoreError, match="does not read back as it was written"):
         export_store(store, tmp_path / "out", "ms-tct", ANNOTATIONS)
     assert not (tmp_path / "out" / "store.json").exists()
+
+
+MULTITHUMOS = Path(__file__).resolve().parents[2] / "shared/data/annotations/multithumos.json"
+
+
+@pytest.mark.skipif(not MULTITHUMOS.exists(), reason="the official annotations are not here")
+def test_the_official_multithumos_file_comes_back(tmp_path):
+    official = dict(list(json.loads(MULTITHUMOS.read_text()).items())[::20])
+    rows = {
+        video: (np.ones((2, 1024), np.float16), even_times(2, entry["duration"] / 2))
+        for video, entry in official.items()
+    }
+    for video, entry in official.items():
+        rows[video][1][-1, 2] = entry["duration"]
+    segments = {
+        video: tuple(AnnotatedSegment(start, end, n - 1) for n, start, end in entry["actions"])
+        for video, entry in official.items()
+    }
+    annotations = Annotations(
+        tuple(map(str, range(1, 66))),
+        segments,
+        {video: {"training": "val"}.get(e["subset"], "test") for video, e in official.items()},
+    )
+    export_store(write_store(tmp_path / "s.zarr", rows), tmp_path / "out", "tgm", annotations)
+    assert json.loads((tmp_path / "out" / "multithumos.json").read_text()) == official
