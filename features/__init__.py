@@ -8,6 +8,8 @@ from .detection_heads import DETECTION_HEADS
 from .detections import DetectedVideo, Detection, read_detections, write_detections
 from .difference import DiffReport, compare_stores
 from .encoder import Encoder, encoder_of_run
+from .evaluate import METRICS, EvaluationReport, evaluate_files
+from .evaluators import EvaluationOptions
 from .exports import FORMATS, ExportReport, export_store, export_tree
 from .extract import ExtractReport, extract_features
 from .heads import TrainedHead, read_public_head
@@ -28,6 +30,7 @@ __all__ = [
     "DETECTION_HEADS",
     "FORMATS",
     "HEADS",
+    "METRICS",
     "Annotations",
     "BoundaryReport",
     "DemoReport",
@@ -36,6 +39,8 @@ __all__ = [
     "DetectionReport",
     "DiffReport",
     "Encoder",
+    "EvaluationOptions",
+    "EvaluationReport",
     "ExportReport",
     "ExtractReport",
     "FeatureSpec",
@@ -55,6 +60,7 @@ __all__ = [
     "draw_timeline_figures",
     "draw_timelines",
     "encoder_of_run",
+    "evaluate_files",
     "export_store",
     "export_tree",
     "extract_features",

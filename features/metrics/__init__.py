@@ -7,16 +7,18 @@ from .average_precision import (
     mean_average_precision,
 )
 from .breakdown import FrameBreakdown, boundary_rows, frame_breakdown
-from .charades import CharadesScore, charades_labels, charades_score
+from .charades import CHARADES_FRAMES, CharadesScore, charades_labels, charades_score
 from .dense import dense_labels, sampled_25
 from .detection import (
     ACTIVITYNET_TIOUS,
     THUMOS_TIOUS,
     DetectionScore,
+    Predictions,
+    Truth,
     detection_map,
     without_duplicates,
 )
-from .grounding import GroundingScore, grounding_score
+from .grounding import DEFAULT_IOUS, GroundingScore, grounding_score
 from .proposals import RecallScore, average_recall
 from .steps import StepScore, assign_steps, step_rows, step_score
 from .thumos import AMBIGUOUS, thumos_map
@@ -24,14 +26,18 @@ from .thumos import AMBIGUOUS, thumos_map
 __all__ = [
     "ACTIVITYNET_TIOUS",
     "AMBIGUOUS",
+    "CHARADES_FRAMES",
+    "DEFAULT_IOUS",
     "THUMOS_TIOUS",
     "AveragePrecision",
     "CharadesScore",
     "DetectionScore",
     "FrameBreakdown",
     "GroundingScore",
+    "Predictions",
     "RecallScore",
     "StepScore",
+    "Truth",
     "assign_steps",
     "average_precision",
     "average_recall",

@@ -19,7 +19,7 @@ import numpy as np
 
 from .average_precision import mean_average_precision
 
-NUM_FRAMES = 25
+CHARADES_FRAMES = 25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,8 +49,8 @@ def charades_labels(
         segments: (start_seconds, end_seconds, class index).
         num_classes: `C`.
     """
-    seconds_J = np.arange(NUM_FRAMES) / NUM_FRAMES * length_seconds
-    labels_JC = np.zeros((NUM_FRAMES, num_classes), bool)
+    seconds_J = np.arange(CHARADES_FRAMES) / CHARADES_FRAMES * length_seconds
+    labels_JC = np.zeros((CHARADES_FRAMES, num_classes), bool)
     for start, end, class_index in segments:
         labels_JC[:, class_index] |= (start <= seconds_J) & (seconds_J <= end)
     return labels_JC
