@@ -15,18 +15,18 @@ import numpy as np
 from manifests import UsageError, write_atomic
 
 from .detections import Detection, best_first, write_detections
+from .metrics import CHARADES_FRAMES
 from .probe import ProbedVideo, ProbeReport
 
-THRESHOLD = 0.2
-CHARADES_FRAMES = 25
+THRESHOLD = 0.2  # lower finds more; what is unsure stands last
 
 
 def write_frame_scores(path: Path | str, report: ProbeReport) -> None:
     """Write the scores of every snippet: JSON, or the Charades submission if `path` ends in .txt.
 
-    JSON: `{"classes": [...], "results": {video id: {"seconds": [S], "scores": [[K] * S]}}}`, with
-    the centres of the snippets. Charades: 25 lines a video, `id frame score ...`, frame `j` from 1
-    at `(j - 1) / 25` of the duration, with the scores of the snippet whose centre is nearest.
+    JSON: `{video id: [[score, ...], ...]}`, a row of class scores per snippet of the store.
+    Charades: 25 lines a video, `id frame score ...`, frame `j` from 1 at `(j - 1) / 25` of the
+    duration, with the scores of the snippet whose centre is nearest.
 
     Raises:
         UsageError: A Charades submission cannot hold a video id, or a video without snippets.
@@ -35,14 +35,7 @@ def write_frame_scores(path: Path | str, report: ProbeReport) -> None:
         lines = [line for video in report.videos for line in _charades_lines(video)]
         write_atomic(path, ("\n".join(lines) + "\n").encode())
         return
-    results = {
-        video.video_id: {
-            "seconds": video.times_S3[:, 1].tolist(),
-            "scores": video.scores_SC.tolist(),
-        }
-        for video in report.videos
-    }
-    content = {"classes": list(report.classes), "results": results}
+    content = {video.video_id: video.scores_SC.tolist() for video in report.videos}
     write_atomic(path, (json.dumps(content, allow_nan=False) + "\n").encode())
 
 

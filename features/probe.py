@@ -33,6 +33,7 @@ HEADS = {  # what each predicts
     "super_events": "frames",
     "ms_tct": "frames",
     "gtad": "segments",
+    "gtad-anet": "segments",
     "bmn": "segments",
 }
 MAX_NAMED = 5  # videos that a line of the report names

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from test_store import SPEC, planned
 
 from features import (
+    HEADS,
     FeatureStore,
     TrainedHead,
     draw_timelines,
@@ -21,6 +22,7 @@ from features import (
     score_head,
 )
 from features.annotations import snippet_labels
+from features.detection_heads import DETECTION_HEADS
 from features.heads import build_head, train_linear
 from features.layout import plan_layout
 from features.metrics import (
@@ -225,7 +227,7 @@ def test_probe_names_what_is_missing(tmp_path):
     assert probe_store(store, segments_table(rows)).absent == ("v/12",)
     with pytest.raises(UsageError, match="subset 'val' has 0 annotated videos"):
         probe_store(store, segments_table(rows), test_subset="val")
-    with pytest.raises(UsageError, match=r"linear, pdan, .*, gtad, bmn, got 'deep'"):
+    with pytest.raises(UsageError, match=r"linear, pdan, .*, gtad, gtad-anet, bmn, got"):
         probe_store(store, segments_table(rows), head="deep")
     with pytest.raises(UsageError, match="names no class"):
         probe_store(store, segments_table([]))
@@ -259,14 +261,13 @@ def page_of(report, path):
 def test_a_head_that_does_not_fit_says_why(tmp_path):
     segments, store = segments_table(segment_rows(12)), make_probe_store(tmp_path / "s.zarr")
     other = TrainedHead("pdan", CLASSES, build_head("pdan", 7, 3, {"width": 8}))
-    with pytest.raises(
-        UsageError, match=r"rows of 7 channels, but those of .* have 5; train"
-    ):
+    with pytest.raises(UsageError, match=r"rows of 7 channels, but those of .* have 5; train"):
         score_head(other, store, segments)
     unknown = TrainedHead("pdan", ("a", "b", "c"), build_head("pdan", 5, 3, {"width": 8}))
     with pytest.raises(UsageError, match=r"knows 3 classes \(a, b, c, ...\), which must be"):
         score_head(unknown, store, segments)
-    for head in ("gtad", "bmn"):
+    assert {head for head in HEADS if HEADS[head] == "segments"} == set(DETECTION_HEADS)
+    for head in DETECTION_HEADS:
         with pytest.raises(UsageError, match=f"'{head}' predicts segments, not frames"):
             probe_store(store, segments, head)
 
