@@ -208,7 +208,7 @@ def _read_tables(path: Path) -> tuple[TruthFile, dict[str, str | None]]:
             if video["duration_seconds"] is not None:
                 truth.lengths[video["video_id"]] = video["duration_seconds"]
     for video_id, found in annotations.segments.items():
-        subsets.setdefault(video_id, annotations.subsets[video_id])
+        subsets[video_id] = annotations.subsets[video_id] or subsets.get(video_id)
         truth.segments[video_id] = [
             (start, end, annotations.classes[index]) for start, end, index in found
         ]
