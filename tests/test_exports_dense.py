@@ -12,6 +12,8 @@ from features import FeatureStore, export_store
 from features.annotations import AnnotatedSegment, Annotations
 from manifests import StoreError, UsageError
 
+pytestmark = pytest.mark.slow
+
 DENSE = ("tgm", "super-events", "pdan", "ms-tct")
 CLASSES = ("jump", "run", "never")
 # name in the export -> rows; "far" is longer than the rows that MS-TCT scores

@@ -14,6 +14,8 @@ from features import FeatureStore, export_store
 from features.annotations import AnnotatedSegment, Annotations
 from manifests import UsageError
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("zoom_in", "BaseballPitch", "c008 Opening a door/window")
 SENTENCES = ("zoom in", "Baseball Pitch", "Opening a door window")
 COUNTS = {"a": 10, "b c/d": 4, "one": 1, "far": 400}
