@@ -27,6 +27,22 @@ class LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class StreamList(click.ParamType):
+    """Runs by stream name: `rgb=RUN1,flow=RUN2`."""
+
+    name = "NAME=RUN,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Turn a word of the command line into paths by name; wrong use unless each has both."""
+        pairs = [part.partition("=") for part in str(value).split(",")]
+        if not all(name and path for name, _, path in pairs):
+            self.fail(f"must be NAME=RUN,NAME=RUN,..., got {value!r}", param, ctx)
+        named = {name: ANY.convert(path, param, ctx) for name, _, path in pairs}
+        if len(named) < len(pairs):
+            self.fail(f"names of streams must differ, got {value!r}", param, ctx)
+        return named
+
+
 FOLDER = LocalPath(file_okay=False, path_type=Path)
 FILE = LocalPath(path_type=Path)
 ANY = LocalPath(path_type=Path)
@@ -44,6 +60,16 @@ sampling_rate = click.option(
 decoding_threads = click.option(
     "--workers", type=int, help="Decoding threads (default: one per core, at most 8)."
 )
+one_run = click.option(
+    "--checkpoint", type=ANY, help="Folder of a training run, or a saved program (.pt2)."
+)
+several_runs = click.option(
+    "--streams", type=StreamList(), help="Several runs instead, each a range of channels."
+)
+device = click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda if there is one."
+)
+segments_table = click.option("--segments", type=PLACE, help="Annotated segments (.parquet).")
 beside = click.option(
     "--concat",
     "beside",
@@ -409,7 +435,7 @@ def demo(folder: Path, workers: int | None, is_json: bool) -> None:
 @click.option(
     "--teacher", "teachers", type=FOLDER, multiple=True, help="Run to distil from; give each."
 )
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda if there is one.")
+@device
 @click.option("--workers", default=1, show_default=True, help="Data-parallel processes, on Ray.")
 @click.option("--address", help="Join a running Ray cluster, for example 'auto'.")
 @click.option("--cache", type=FOLDER, help="Where shards of a URL lie (default: temporary).")
@@ -442,29 +468,81 @@ def features() -> None:
 
 
 @features.command(
-    epilog="features extract sources.parquet --checkpoint run/ --store features.zarr --fps 15"
+    epilog="features extract sources.parquet --checkpoint run/ --store features.zarr --fps 15\n\n"
+    "features extract sources.parquet --streams rgb=run/,boundary=bsp/ --store both.zarr\n\n"
+    "features extract sources.parquet --checkpoint videomae.pt2 --store features.zarr"
 )
 @click.argument("sources", type=PLACE)
-@click.option("--checkpoint", type=FOLDER, required=True, help="Folder of a training run.")
+@one_run
+@several_runs
 @store_to_write
 @click.option("--snippet-len", type=int, help="Frames of a snippet (default: the run's own).")
 @click.option("--snippet-stride", type=int, help="Frames between snippets (default: half of it).")
 @sampling_rate
 @click.option("--tail", type=click.Choice(["pad", "drop"]), default="pad", show_default=True)
+@click.option(
+    "--alignment",
+    type=click.Choice(["left", "centre"]),
+    default="left",
+    show_default=True,
+    help="Where in its snippet frame i * stride stands.",
+)
+@click.option("--per-frame", is_flag=True, help="A row per sampled frame, of runs that have them.")
+@click.option("--short-side", type=int, help="Of resized frames (default: what the crop needs).")
+@click.option(
+    "--crop", type=click.Choice(["centre", "three", "ten"]), default="centre", show_default=True
+)
+@click.option(
+    "--crop-pooling",
+    type=click.Choice(["mean", "keep"]),
+    default="mean",
+    show_default=True,
+    help="Average the crops, or keep them side by side.",
+)
 @click.option("--batch", type=int, help="Snippets per forward pass (default: by device).")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda if there is one.")
+@device
 @decoding_threads
+@click.option(
+    "--actors",
+    type=int,
+    help="Ray actors that share the work (default: one per GPU, "
+    "or per node without GPUs; 0: this process).",
+)
+@click.option("--address", help="Join a running Ray cluster, for example 'auto'.")
+@click.option(
+    "--decode-seconds",
+    type=float,
+    default=120.0,
+    show_default=True,
+    help="An actor's decoder that is silent for so long is ended.",
+)
 @max_rejected
 @as_json
 def extract(
-    sources: str, checkpoint: Path, store: Path, fps: str | None, is_json: bool, **options: Any
+    sources: str,
+    checkpoint: Path | None,
+    streams: dict[str, Path] | None,
+    store: Path,
+    fps: str | None,
+    is_json: bool,
+    **options: Any,
 ) -> None:
     """Extract a feature vector per snippet of every video of SOURCES."""
     from features import extract_features
     from manifests import read_sources
 
-    report = extract_features(read_sources(sources), checkpoint, store, fps=rate(fps), **options)
+    runs = one_of(checkpoint, streams)
+    report = extract_features(read_sources(sources), runs, store, fps=rate(fps), **options)
     show_stored(report, store, "snippets", is_json)
+
+
+def one_of(checkpoint: Path | None, streams: dict[str, Path] | None) -> Any:
+    """Return the run, or the runs by name, that the command line gives; wrong use unless one."""
+    from manifests import UsageError
+
+    if (checkpoint is None) == (streams is None):
+        raise UsageError("give one of --checkpoint and --streams")
+    return checkpoint if streams is None else streams
 
 
 @features.command(
@@ -484,7 +562,7 @@ def extract(
 @sampling_rate
 @click.option("--window-stride", type=int, help="Frames between windows (default: half of one).")
 @click.option("--batch", type=int, help="Windows per forward pass (default: by device).")
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Default: cuda if there is one.")
+@device
 @decoding_threads
 @max_rejected
 @as_json
@@ -542,21 +620,58 @@ def verify_features(store: Path, is_json: bool) -> None:
     finish(report.ok, f"{len(report.damaged):,} videos of {str(store)!r} are damaged")
 
 
-@features.command(epilog="features export features.zarr npy/ --format npy")
+@features.command(epilog="features diff mine.zarr theirs.zarr")
+@click.argument("store_a", type=ANY)
+@click.argument("store_b", type=ANY)
+@as_json
+def diff(store_a: Path, store_b: Path, is_json: bool) -> None:
+    """Say what differs between two stores, and how far apart their rows are."""
+    from features import compare_stores
+
+    report = compare_stores(store_a, store_b)
+    show(report.to_dict(), report.lines(), is_json)
+    finish(report.is_equal, f"{str(store_a)!r} and {str(store_b)!r} differ")
+
+
+@features.command(
+    epilog="features export features.zarr npy/\n\n"
+    "features export features.zarr af/ --format actionformer --segments segments.parquet"
+)
 @click.argument("store", type=ANY)
 @click.argument("out", type=FOLDER)
 @click.option("--format", "layout", default="npy", show_default=True, help="Whose files to write.")
+@segments_table
+@click.option("--rule", help="How to average into 100 bins: jjboy or mmaction2.")
+@click.option("--prefix", help="Before every video id (default: the tool's habit).")
+@click.option("--resize", type=int, help="Rows of every video, resized linearly.")
 @beside
 @as_json
-def export(store: Path, out: Path, layout: str, beside: tuple[Path, ...], is_json: bool) -> None:
-    """Write STORE as files that another tool reads."""
+def export(
+    store: Path,
+    out: Path,
+    layout: str,
+    segments: str | None,
+    beside: tuple[Path, ...],
+    is_json: bool,
+    **options: Any,
+) -> None:
+    """Write STORE as files that another tool reads, with its annotations and configuration."""
     from features import FeatureStore, export_store
 
-    report = export_store(FeatureStore.open(store, *beside), out, layout)
+    opened = FeatureStore.open(store, *beside)
+    report = export_store(opened, out, layout, annotations(segments), **options)
     line = (
         f"{out}: {report.num_videos:,} videos, {report.num_rows:,} rows, {report.num_bytes:,} bytes"
     )
-    show(report, [line], is_json)
+    show(report, [line, *report.notes], is_json)
+
+
+def annotations(segments: str | None) -> Any:
+    """Read a table of annotated segments, if one is given."""
+    from features import Annotations
+    from manifests import read_segments
+
+    return None if segments is None else Annotations.of_table(read_segments(segments))
 
 
 @features.command(
@@ -598,3 +713,74 @@ def probe(
         draw_timelines(report, page)
         lines.append(f"wrote {page}")
     show(report.to_dict(), lines, is_json)
+
+
+@features.command(
+    epilog="features similarity features.zarr pictures/ --segments segments.parquet\n\n"
+    "features similarity features.zarr pictures/ --checkpoint run/ --sources sources.parquet"
+)
+@click.argument("store", type=ANY)
+@click.argument("out", type=FOLDER)
+@segments_table
+@one_run
+@several_runs
+@click.option("--sources", type=PLACE, help="With the run: also draw re-timed copies.")
+@click.option("--video", "videos", multiple=True, help="Which (default: the first 8); give each.")
+@device
+@as_json
+def similarity(
+    store: Path,
+    out: Path,
+    segments: str | None,
+    checkpoint: Path | None,
+    streams: dict[str, Path] | None,
+    sources: str | None,
+    videos: tuple[str, ...],
+    device: str | None,
+    is_json: bool,
+) -> None:
+    """Draw how similar the snippets of each video are, as it is and re-timed."""
+    from features import FeatureStore, draw_similarity
+    from manifests import read_sources
+
+    report = draw_similarity(
+        FeatureStore.open(store),
+        out,
+        annotations=annotations(segments),
+        checkpoint=one_of(checkpoint, streams) if checkpoint or streams else None,
+        sources=None if sources is None else read_sources(sources),
+        videos=videos or None,
+        device=device,
+    )
+    show(report.to_dict(), report.lines(), is_json)
+
+
+@features.command(epilog="features boundary features.zarr segments.parquet -o boundary.png")
+@click.argument("store", type=ANY)
+@click.argument("segments", type=PLACE)
+@click.option("-o", "--picture", type=FILE, required=True, help="PNG to write.")
+@click.option("--subset", help="Only videos of this subset.")
+@click.option(
+    "--tolerance",
+    "tolerance_seconds",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Seconds from a boundary that still count as at it.",
+)
+@beside
+@as_json
+def boundary(
+    store: Path,
+    segments: str,
+    picture: Path,
+    beside: tuple[Path, ...],
+    is_json: bool,
+    **options: Any,
+) -> None:
+    """Draw how much neighbouring snippets differ at annotated boundaries and away from them."""
+    from features import FeatureStore, draw_boundaries
+
+    opened = FeatureStore.open(store, *beside)
+    report = draw_boundaries(opened, annotations(segments), picture, **options)
+    show(report.to_dict(), report.lines(), is_json)

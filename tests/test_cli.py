@@ -22,7 +22,10 @@ from synth.recipe import read_recipe
 from train import read_train_recipe
 
 SYNTH_VERBS = ("manifest", "plan", "render", "status", "verify", "preview", "demo")
-FEATURES_VERBS = ("extract", "predict", "info", "verify", "export", "probe")
+FEATURES_VERBS = (
+    *("extract", "predict", "info", "verify", "diff", "export", "probe", "evaluate"),
+    *("similarity", "boundary"),
+)
 
 SHIPPED = sorted(path.stem for path in Path(str(files("manifests.recipes"))).glob("*.toml"))
 

@@ -53,7 +53,8 @@ FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_ATTRIBUTES = {("os", "system"), ("os", "popen")}
 LONGEST_FUNCTION = 60
 LONGEST_MODULE = 400
-LONGEST_LIST = 640  # cli.py declares options, a test file lists cases
+LONGEST_LIST = 640  # a test file lists cases
+LONGEST_DOOR = 960  # cli.py declares every option of three commands
 
 
 def first_party() -> list[str]:
@@ -239,8 +240,8 @@ def check_handlers(file: str) -> Iterator[str]:
 def check_sizes(file: str) -> Iterator[str]:
     """Fail on long functions and modules, and on a module that is a drawer."""
     lines = source(file).count("\n")
-    is_list = file == "cli.py" or file.startswith("tests/")
-    most = LONGEST_LIST if is_list else LONGEST_MODULE
+    most = LONGEST_LIST if file.startswith("tests/") else LONGEST_MODULE
+    most = LONGEST_DOOR if file == "cli.py" else most
     if lines > most:
         yield f"{file}: {lines} lines, at most {most}"
     if Path(file).stem in {"utils", "util", "helpers", "common", "misc"}:
