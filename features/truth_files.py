@@ -205,7 +205,7 @@ def _read_tables(path: Path) -> tuple[TruthFile, dict[str, str | None]]:
         for video in sources.select(["video_id", "subset", "duration_seconds"]).to_pylist():
             subsets[video["video_id"]] = video["subset"]
             truth.segments[video["video_id"]] = []
-            if video["duration_seconds"] is not None:
+            if video["duration_seconds"]:  # a rejected video has 0
                 truth.lengths[video["video_id"]] = video["duration_seconds"]
     for video_id, found in annotations.segments.items():
         subsets[video_id] = annotations.subsets[video_id] or subsets.get(video_id)

@@ -10,7 +10,7 @@ import pytest
 
 from features import METRICS, EvaluationOptions, evaluate_files
 from features.truth_files import read_truth
-from manifests import UsageError, write_segments
+from manifests import SourceVideo, UsageError, write_segments, write_sources
 
 
 def write(path: Path, content: Any) -> Path:
@@ -147,6 +147,30 @@ def test_our_own_segments_are_a_truth_too(tmp_path: Path) -> None:
     np.savez(tmp_path / "rows.npz", a=np.zeros((4, 2)))
     with pytest.raises(UsageError, match="length of video 'a' must be known"):
         evaluate_files("multithumos", tmp_path / "rows.npz", tmp_path / "segments.parquet")
+
+
+def test_lengths_and_videos_without_segments_are_those_of_the_sources(tmp_path: Path) -> None:
+    rows = [segment("a", "run", 2.0, 6.0, "test"), segment("a", "jump", 4.0, 8.0, "test")]
+    write_segments(tmp_path / "segments.parquet", rows, ["run", "jump"])
+    videos = [
+        SourceVideo("a", "a.mp4", duration_seconds=8.0),
+        SourceVideo("b", "b.mp4", duration_seconds=2.0, subset="test"),
+        SourceVideo("c", "c.mp4", duration_seconds=2.0, subset="train"),
+    ]
+    write_sources(tmp_path / "sources.parquet", videos, [])
+    # rows of `a` are at 0 1 2 ... 7 s: run at 3 4 5, jump at 5 6 7
+    scores = {"a": np.array([[9, 0, 0, 8, 7, 6, 0, 0], [0, 0, 0, 0, 0, 7, 9, 8]]).T}
+    np.savez(tmp_path / "rows.npz", **scores, b=np.zeros((2, 2)), c=np.zeros((2, 2)))
+    report = evaluate_files(
+        "charades-dense",
+        tmp_path / "rows.npz",
+        tmp_path / "segments.parquet",
+        EvaluationOptions(subset="test"),
+    )
+    assert (report.counts["videos"], report.counts["frames"]) == (2, 10)
+    assert report.per_class == {"run": pytest.approx((1 / 2 + 2 / 3 + 3 / 4) / 3), "jump": 1.0}
+    assert report.scores["mAP on single-action frames"] == 1.0
+    assert report.scores["mAP on multi-action frames"] == 1.0
 
 
 def test_sentences_by_both_rules(tmp_path: Path) -> None:

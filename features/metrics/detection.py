@@ -17,6 +17,9 @@ What the script does at the edges, and so does this:
   two agree on one machine. Of segments of equal tIoU the last in the file is tried first, as the
   script does with the few segments of a video; only its order among many is NumPy's own.
 
+G-TAD's copy computes the same. mmaction2's takes tIoU in float32 and sorts stably: it may fall on
+the other side of a threshold that is met exactly, such as 0.9, or where scores are equal.
+
 Source: ActivityNet/Evaluation/eval_detection.py (activitynet/ActivityNet, 82304fa).
 """
 
