@@ -1,7 +1,7 @@
 """Per-frame mAP on kinds of frames: one or several actions at once, at or away from boundaries.
 
-SSDet (Kahatapitiya et al., AAAI 2023, Table 2e) breaks the per-frame mAP of a model down so; the
-paper does not fix the sets. Here, with the label rows of a video:
+SSDet (Kahatapitiya et al., AAAI 2023, Table 2e) breaks the per-frame mAP of a model down so. Which
+frames are meant is decided here, from the rows of labels of a video:
 
 - single-action: exactly one class is active; multi-action: two or more. Frames of pure background
   belong to neither, so negatives of a class are frames of other actions;
