@@ -13,6 +13,7 @@ from .evaluators import EvaluationOptions
 from .exports import FORMATS, ExportReport, export_store, export_tree
 from .extract import ExtractReport, extract_features
 from .heads import TrainedHead, read_public_head
+from .own_encoder import encoder_of_module, encoder_of_program
 from .pictures import draw_timelines
 from .predict import predict_frames, predictor_of_runs
 from .predictions import frame_detections, write_frame_detections, write_frame_scores
@@ -59,6 +60,8 @@ __all__ = [
     "draw_similarity",
     "draw_timeline_figures",
     "draw_timelines",
+    "encoder_of_module",
+    "encoder_of_program",
     "encoder_of_run",
     "evaluate_files",
     "export_store",

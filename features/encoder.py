@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ class Encoder:
         device: Where it runs.
         per_frame: Every frame of a clip has a vector of its own; then a video has a row for every
             sampled frame, the mean over the clips that show it.
+        fps: Rate of the frames that it was trained on, where an extraction names none; None: the
+            video's own frames.
+        short_side: Shorter side of frames before the crop, where an extraction names none; None:
+            the shorter side of the crop.
+        fixed_length: It takes clips of `num_frames` frames only.
         prediction: Of an encoder whose vectors are class probabilities: how they are made, for the
             FeatureSpec; None where vectors are features.
     """
@@ -51,6 +57,9 @@ class Encoder:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     per_frame: bool = False
+    fps: Fraction | None = None
+    short_side: int | None = None
+    fixed_length: bool = False
     prediction: Mapping[str, Any] | None = None
 
     @property

@@ -87,12 +87,13 @@ def extract_features(
 
     Args:
         sources: The sources table, or its rows. A rejected row becomes a row without features.
-        checkpoint: Folder of a training run, or an `Encoder`; or several by stream name: every
-            video is decoded once, and their vectors lie side by side in this order.
+        checkpoint: Folder of a training run, a `.pt2` program with its TOML, or an `Encoder`; or
+            several by stream name: every video is decoded once, and their vectors lie side by side
+            in this order.
         store: Folder of the feature store; made, resumed, or left as it is when complete.
         snippet_len: Sampled frames of a snippet; the run's own number by default.
         snippet_stride: Sampled frames between snippets; half of `snippet_len` by default.
-        fps: Sampling rate; None takes the video's own frames.
+        fps: Sampling rate; None takes what the encoder says, or the video's own frames.
         tail: "pad" or "drop" (`SnippetGrid`).
         alignment: "left" or "centre" (`SnippetGrid`).
         per_frame: A row for every sampled frame: the features of runs before they are pooled over

@@ -15,7 +15,7 @@ from .decoding import SnippetCut
 from .layout import StoreLayout, plan_layout
 from .spec import FeatureSpec
 from .store import StoredVideo
-from .streams import Streams, common_num_frames
+from .streams import Streams, common_fps, common_num_frames
 
 # What decides pixels and sums, beside our own code.
 VERSIONED = ("av", "decord", "numpy", "opencv-python-headless", "torch")
@@ -69,7 +69,8 @@ def plan_cut(
     Raises:
         UsageError: Of numbers that no grid has, or windows that leave frames out.
     """
-    length = common_num_frames(streams.encoders) if snippet_len is None else snippet_len
+    length = common_num_frames(streams.encoders, snippet_len)
+    fps = common_fps(streams.encoders) if fps is None else fps
     stride = max(length // 2, 1) if snippet_stride is None else snippet_stride
     try:
         if fps is not None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from manifests import SnippetGrid, UsageError
 
 from .crops import Framing
-from .encoder import Encoder, encoder_of_run
+from .encoder import Encoder
+from .own_encoder import open_encoder
 from .spec import CROPS, canonical_digest
 
 Checkpoint = Path | str | Encoder
@@ -125,11 +127,12 @@ def open_streams(
     """Open one encoder, or several by name, on one device.
 
     Args:
-        checkpoints: Folder of a run, or an `Encoder`; or several by stream name, in channel order.
+        checkpoints: Folder of a run, a `.pt2` program, or an `Encoder`; or several by stream name,
+            in channel order.
         device: Of runs: "cpu" or "cuda"; None takes CUDA where there is one.
         per_frame: Of runs: a vector for every frame.
-        short_side: Of frames after resizing; by default the shorter side of each encoder's crop, or
-            8/7 of it for ten crops (256 for 224), so that the corners differ.
+        short_side: Of frames after resizing; by default what each encoder says, else the shorter
+            side of its crop, or 8/7 of it for ten crops (256 for 224), so that the corners differ.
         crop: "centre", "three" or "ten".
         crop_pooling: "mean" or "keep".
 
@@ -150,7 +153,7 @@ def open_streams(
             f"{crop!r} and {crop_pooling!r}"
         )
     encoders = {
-        name: source if isinstance(source, Encoder) else encoder_of_run(source, device, per_frame)
+        name: source if isinstance(source, Encoder) else open_encoder(source, device, per_frame)
         for name, source in named.items()
     }
     _check_together(encoders, per_frame, crop_pooling)
@@ -160,6 +163,8 @@ def open_streams(
 
 def _framing(encoder: Encoder, short_side: int | None, crop: str) -> Framing:
     smallest = min(encoder.height, encoder.width)
+    if short_side is None:
+        short_side = encoder.short_side
     if short_side is None:
         short_side = smallest * 8 // 7 if crop == "ten" else smallest
     if not smallest <= short_side <= LARGEST_SIDE:
@@ -186,19 +191,41 @@ def _check_together(encoders: Mapping[str, Encoder], per_frame: bool, crop_pooli
                 )
 
 
-def common_num_frames(encoders: Mapping[str, Encoder]) -> int:
-    """Return the frames of a clip that all encoders were trained on.
+def common_num_frames(encoders: Mapping[str, Encoder], wanted: int | None) -> int:
+    """Return the frames of a clip: those `wanted`, or what all encoders were trained on.
 
     Raises:
-        UsageError: They differ, so that the number has to be said.
+        UsageError: They differ, so that the number has to be said; or one takes no such clips.
     """
     lengths = {name: encoder.num_frames for name, encoder in encoders.items()}
-    if len({*lengths.values()}) > 1:
+    if wanted is None and len({*lengths.values()}) > 1:
         raise UsageError(
             "streams share one snippet_len, which must be given where their runs differ in frames: "
             + ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
         )
-    return next(iter(lengths.values()))
+    length = next(iter(lengths.values())) if wanted is None else wanted
+    for encoder in encoders.values():
+        if encoder.fixed_length and encoder.num_frames != length:
+            raise UsageError(
+                f"the encoder {encoder.name!r} takes clips of {encoder.num_frames} frames only, "
+                f"got snippet_len {length}"
+            )
+    return length
+
+
+def common_fps(encoders: Mapping[str, Encoder]) -> Fraction | None:
+    """Return the rate that all encoders were trained at; None stands for the video's own frames.
+
+    Raises:
+        UsageError: They differ, so that the rate has to be said.
+    """
+    rates = {name: encoder.fps for name, encoder in encoders.items()}
+    if len({*rates.values()}) > 1:
+        raise UsageError(
+            "streams share one sampling rate, which must be given where their encoders differ: "
+            + ", ".join(f"{name!r} has {rate or 'none'}" for name, rate in rates.items())
+        )
+    return next(iter(rates.values()))
 
 
 def _encoder_fields(encoder: Encoder, framing: Framing, num_kept: int) -> dict[str, Any]:

@@ -19,7 +19,8 @@ SECTIONS = ("synth", "train")
 def read_recipe_table(path: Path | str, section: str) -> dict[str, Any]:
     """Read the table `[section]` of a recipe.
 
-    One file may hold the recipe of the shards (`[synth]`) and of the training on them (`[train]`).
+    One file may hold the recipe of the shards (`[synth]`) and of the training on them (`[train]`);
+    any other table stands alone.
     A bare name that is no file here is looked up among the recipes that come with the package.
 
     Raises:
@@ -35,9 +36,10 @@ def read_recipe_table(path: Path | str, section: str) -> dict[str, Any]:
         raise UsageError(f"the recipe is nested too deep ({str(path)!r})") from err
     except (ValueError, OSError) as err:  # ValueError: not TOML, or a number of 5,000 digits
         raise UsageError(f"the recipe is not valid TOML: {err} ({str(path)!r})") from err
+    known = SECTIONS if section in SECTIONS else (section,)
     for name in tables:
-        if name not in SECTIONS:
-            raise UsageError(_unknown(name, SECTIONS, "at the top level", path))
+        if name not in known:
+            raise UsageError(_unknown(name, known, "at the top level", path))
     if not isinstance(tables.get(section), dict):
         raise UsageError(f"the recipe has no table [{section}] ({str(path)!r})")
     return tables[section]
