@@ -98,7 +98,7 @@ def single_rows(path: Path) -> list[Row]:
     return [
         _row("open a store of 20,000 videos", opened, 20),
         _row("read a video of it (60 x 1024), warm", whole, 3),
-        _row(f"read 2 s of a video of {LONG:,} snippets, whole", part, all_of_it),
+        _row(f"read 2 s of a video of {LONG:,} snippets; limit: all of it", part, all_of_it),
     ]
 
 
@@ -120,7 +120,7 @@ def batch_row(path: Path, is_warm: bool) -> Row:
             times[name].append(seconds_of(work))
     ours, limit = (statistics.median(times[name]) for name in ("together", "one by one"))
     state = "warm" if is_warm else "not in memory"
-    name = f"read {BATCH} videos together, one by one, {state}"
+    name = f"read {BATCH} videos together; limit: one by one ({state})"
     ratio = limit / ours
     rates = [f"{BATCH / seconds:,.0f} videos/s" for seconds in (ours, limit)]
     return Row(name, *rates, ratio, "> 1.00", ratio > 1)
