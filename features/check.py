@@ -95,6 +95,7 @@ def describe_store(path: Path | str) -> dict[str, Any]:
         "rejected_reasons": {str(item["values"]): item["counts"] for item in reasons},
         "snippets": pc.sum(accepted["num_snippets"]).as_py() or 0,
         "feature_dim": store.feature_dim,
+        "streams": store.channel_ranges,
         "hours": round((pc.sum(accepted["duration_seconds"]).as_py() or 0.0) / 3600, 3),
         "num_bytes": sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
         "row_means": f"{spec.snippet_len} frames every {spec.snippet_stride}, sampled at "
