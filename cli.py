@@ -1,5 +1,6 @@
 """The door: the commands `synth`, `train` and `features`. It parses, calls one function, prints."""
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -85,6 +86,22 @@ max_rejected = click.option(
     show_default=True,
     help="Largest share of rejected videos or samples that still counts as success.",
 )
+
+
+class Setting(click.ParamType):
+    """`NAME=VALUE`; a value that is a number becomes one."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Turn a word of the command line into a name and a value; wrong use unless it has both."""
+        name, _, text = str(value).partition("=")
+        if not name or not text:
+            self.fail(f"must be NAME=VALUE, got {value!r}", param, ctx)
+        for number in (int, float):
+            with contextlib.suppress(ValueError):
+                return name, number(text)
+        return name, text
 
 
 class Command(click.Command):
@@ -676,7 +693,8 @@ def annotations(segments: str | None) -> Any:
 
 @features.command(
     epilog="features probe features.zarr --segments segments.parquet -o page.html\n\n"
-    "features probe rgb.zarr --concat boundary.zarr --segments segments.parquet"
+    "features probe features.zarr --segments segments.parquet --head gtad --detections found.json"
+    "\n\nfeatures probe rgb.zarr --concat boundary.zarr --segments segments.parquet --head pdan"
 )
 @click.argument("store", type=ANY)
 @click.option("--segments", type=PLACE, required=True, help="Annotated segments (.parquet).")
@@ -684,35 +702,94 @@ def annotations(segments: str | None) -> Any:
 @click.option("--train-subset", default="train", show_default=True)
 @click.option("--test-subset", default="test", show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("-o", "--page", type=FILE, help="Also draw a timeline per test video (.html).")
+@click.option("--epochs", type=int, help="Passes over the training videos (default: the paper's).")
+@click.option("--lr", type=float, help="Learning rate at the start (default: the paper's).")
+@click.option(
+    "--argument",
+    "arguments",
+    type=Setting(),
+    multiple=True,
+    help="Of the network, for example width=128; give each.",
+)
+@device
+@click.option("--trained", type=FOLDER, help="Score this head, of --save; train none.")
+@click.option("--class-scores", type=FILE, help="Of whole videos, for proposals (.json).")
+@click.option("-o", "--page", type=FILE, help="Write a page of scores and timelines (.html).")
+@click.option("--pictures", type=FOLDER, help="Draw a timeline per test video into it (.png).")
+@click.option("--scores", type=FILE, help="Write the scores of every row (.json, .txt).")
+@click.option("--detections", type=FILE, help="Write detections as the official JSON.")
+@click.option("--save", type=FOLDER, help="Keep the head.")
 @beside
 @as_json
 def probe(
     store: Path,
     segments: str,
     head: str,
-    train_subset: str,
-    test_subset: str,
-    seed: int,
     page: Path | None,
+    pictures: Path | None,
+    scores: Path | None,
+    detections: Path | None,
+    save: Path | None,
+    arguments: tuple[tuple[str, Any], ...],
     beside: tuple[Path, ...],
     is_json: bool,
+    **options: Any,
 ) -> None:
-    """Train a head on STORE and score it on held-out videos."""
-    from features import FeatureStore, draw_timelines, probe_store
+    """Train a head on STORE and score it on held-out videos, against chance."""
+    from features import FeatureStore, check_kept, keep
+    from features import probe as probe_with
     from manifests import read_segments
 
+    kept = {"page": page, "scores": scores, "save": save, "detections": detections}
+    check_kept(head, kept)
     opened = FeatureStore.open(store, *beside)
-    report = probe_store(opened, read_segments(segments), head, train_subset, test_subset, seed)
-    lines = [
-        f"mAP {report.map:.3f} per snippet on {report.num_test_videos:,} test videos, chance "
-        f"{report.chance:.3f}, shuffled labels {report.shuffled:.3f}",
-        *(f"  {name}: {score:.3f}" for name, score in report.per_class.items()),
-    ]
-    if page is not None:
-        draw_timelines(report, page)
-        lines.append(f"wrote {page}")
-    show(report.to_dict(), lines, is_json)
+    report = probe_with(opened, read_segments(segments), head, arguments=dict(arguments), **options)
+    written = keep(report, pictures=pictures, **kept)
+    show(report.to_dict(), [*report.lines(), *(f"wrote {path}" for path in written)], is_json)
+
+
+@features.command(
+    epilog="features evaluate found.json activity_net.v1-3.min.json --metric activitynet "
+    "--subset validation\n\n"
+    "features evaluate found.json segments.parquet --metric thumos-activitynet --subset test"
+)
+@click.argument("predictions", type=FILE)
+@click.argument("truth", type=ANY)
+@click.option("--metric", required=True, help="Whose rule; a wrong word lists them.")
+@click.option("--subset", help="Score the videos of this subset (default: all).")
+@click.option(
+    "--tiou",
+    "tious",
+    type=float,
+    multiple=True,
+    help="Threshold (default: those of the rule); give each.",
+)
+@click.option(
+    "--max-proposals",
+    type=float,
+    default=100,
+    show_default=True,
+    help="Largest average number of proposals per video.",
+)
+@click.option("--drop-unknown", is_flag=True, help="Leave out labels that TRUTH lacks.")
+@click.option(
+    "--lengths", type=FILE, help="Sources table or annotation that states the lengths of videos."
+)
+@as_json
+def evaluate(
+    predictions: Path,
+    truth: Path,
+    metric: str,
+    tious: tuple[float, ...],
+    is_json: bool,
+    **options: Any,
+) -> None:
+    """Score PREDICTIONS against TRUTH by the rule of a public evaluator."""
+    from features import EvaluationOptions, evaluate_files
+
+    chosen = EvaluationOptions(tious=tious or None, **options)
+    report = evaluate_files(metric, predictions, truth, chosen)
+    show(report.to_dict(), report.lines(), is_json)
 
 
 @features.command(

@@ -18,6 +18,7 @@ from .pictures import draw_timelines
 from .predict import predict_frames, predictor_of_runs
 from .predictions import frame_detections, write_frame_detections, write_frame_scores
 from .probe import HEADS, ProbedVideo, ProbeReport, probe_store, score_head
+from .probe_any import check_kept, keep, probe
 from .probe_detection import DetectionReport, probe_detection
 from .similarity import SimilarityReport, draw_similarity
 from .spec import FeatureSpec
@@ -54,6 +55,7 @@ __all__ = [
     "TrainedHead",
     "VerifyReport",
     "average_windows",
+    "check_kept",
     "compare_stores",
     "describe_store",
     "draw_boundaries",
@@ -68,8 +70,10 @@ __all__ = [
     "export_tree",
     "extract_features",
     "frame_detections",
+    "keep",
     "predict_frames",
     "predictor_of_runs",
+    "probe",
     "probe_detection",
     "probe_store",
     "read_detections",

@@ -19,6 +19,9 @@ class AnnotatedSegment(NamedTuple):
     class_index: int
 
 
+MAX_NAMED = 5  # videos that a line of a report names
+
+
 @dataclass(frozen=True)
 class Annotations:
     """Segments of all videos that a segments table names.
@@ -76,3 +79,12 @@ def snippet_labels(
         inside = snippets_between(times_S3, start_seconds, end_seconds)
         labels_SC[inside.start : inside.stop, class_index] = True
     return labels_SC
+
+
+def say_absent(absent: Sequence[str]) -> list[str]:
+    """Return a line of a report about annotated videos that a store has no rows of, if any."""
+    if not absent:
+        return []
+    named, others = ", ".join(absent[:MAX_NAMED]), len(absent) - MAX_NAMED
+    more = f" and {others:,} more" if others > 0 else ""
+    return [f"not in the store: {len(absent):,} annotated videos ({named}{more})"]

@@ -38,7 +38,7 @@ from .prediction_files import (
     read_predicted_segments,
     read_predicted_sentences,
 )
-from .truth_files import TruthFile, read_sentences, read_steps, read_truth
+from .truth_files import TruthFile, read_lengths, read_sentences, read_steps, read_truth
 
 # Scores, counts, and AP (or recall) per class, each by name.
 Found = tuple[dict[str, float], dict[str, int], dict[str, float]]
@@ -53,7 +53,8 @@ class EvaluationOptions:
         tious: Thresholds of detections; those of the rule if None.
         max_proposals: Largest average number of proposals per video.
         drop_unknown: Leave out detections whose label the annotation lacks; refused otherwise.
-        lengths: Annotation that states the lengths of videos (`Charades_v1_test.csv`), for 2D-TAN.
+        lengths: File that states the lengths of videos where the annotation does not: a sources
+            table, or another annotation (`Charades_v1_test.csv`, for 2D-TAN).
     """
 
     subset: str | None = None
@@ -133,6 +134,8 @@ def frames(
 
     def evaluate(predictions_path: Path, truth_path: Path, options: EvaluationOptions) -> Found:
         truth = read_truth(truth_path, options.subset, first_class)
+        if options.lengths:
+            truth.lengths.update(read_lengths(options.lengths))
         classes = truth.classes or tuple(str(number) for number in range(num_classes))
         found = read_predicted_rows(predictions_path)
         scored = [video_id for video_id in truth.segments if video_id in found]
@@ -163,7 +166,7 @@ def _labels_of(
     if truth.lengths.get(video_id, 0) <= 0:
         raise UsageError(
             f"the length of video {video_id!r} must be known to label its frames: {str(path)!r} "
-            f"does not state it, nor does a sources.parquet beside it"
+            f"does not state it; name a sources table that does (--lengths)"
         )
     return dense_labels(
         shape[0], truth.lengths[video_id], _indexed(truth, video_id, classes), shape[1]
@@ -223,6 +226,8 @@ def sampled_score(
 def charades_25(predictions_path: Path, truth_path: Path, options: EvaluationOptions) -> Found:
     """Score a submission of 25 frames a video."""
     truth = read_truth(truth_path, options.subset)
+    if options.lengths:
+        truth.lengths.update(read_lengths(options.lengths))
     found = read_charades_submission(predictions_path)
     _need_videos([video_id for video_id in truth.segments if video_id in found], found, truth_path)
     num_classes = next(iter(found.values())).shape[1]
@@ -263,7 +268,9 @@ def grounding(rule: str) -> Evaluator:
                 raise UsageError(
                     "2D-TAN clips to the video's length: name a file that states it (--lengths)"
                 )
-            stated = read_truth(options.lengths or truth_path).lengths
+            stated = (
+                read_lengths(options.lengths) if options.lengths else read_truth(truth_path).lengths
+            )
             absent = sorted({video_id for video_id, _, _ in sentences} - set(stated))
             if absent:
                 raise UsageError(

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from manifests import StoreError, UsageError
 
-from .annotations import AnnotatedSegment, Annotations, snippet_labels
+from .annotations import AnnotatedSegment, Annotations, say_absent, snippet_labels
 from .encoder import choose_device
 from .heads import (
     FRAME_HEADS,
@@ -36,7 +36,6 @@ HEADS = {  # what each predicts
     "gtad-anet": "segments",
     "bmn": "segments",
 }
-MAX_NAMED = 5  # videos that a line of the report names
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,12 +128,7 @@ class ProbeReport:
                 else f"{score:.3f}  chance {self.chance_per_class[name]:.3f}"
             )
             lines.append(f"  {name:{width}}  {shown}")
-        if self.absent:
-            named = ", ".join(self.absent[:MAX_NAMED])
-            others = len(self.absent) - MAX_NAMED
-            more = f" and {others:,} more" if others > 0 else ""
-            lines.append(f"not in the store: {len(self.absent):,} annotated videos ({named}{more})")
-        return lines
+        return lines + say_absent(self.absent)
 
 
 def probe_store(

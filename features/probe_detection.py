@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from manifests import UsageError
 
-from .annotations import Annotations
+from .annotations import Annotations, say_absent
 from .detection_heads import DETECTION_HEADS, DetectionHead, DetectorSizes
 from .detection_run import (
     Classify,
@@ -67,6 +67,7 @@ class DetectionReport:
         num_train_windows: Windows of those.
         num_test_videos: Videos that it was scored on.
         num_test_segments: Their annotated segments.
+        classes: Names in id order.
         absent: Annotated videos of both subsets that the store lacks, or of which it has no row.
         videos: The test videos with what was found in them, for pictures.
         proposals: Video id -> its proposals, without classes.
@@ -83,6 +84,7 @@ class DetectionReport:
     num_train_windows: int
     num_test_videos: int
     num_test_segments: int
+    classes: tuple[str, ...]
     absent: tuple[str, ...]
     videos: tuple[DetectedVideo, ...]
     proposals: Mapping[str, tuple[Detection, ...]]
@@ -125,9 +127,7 @@ class DetectionReport:
                 numbers = (*scores.map_T, scores.map, *scores.recall_at)
                 cells = [f"{number:9.3f}" for number in numbers] + [f"{scores.auc:9.2f}"]
                 lines.append(f"{name:{width}}" + "".join(cells))
-        if self.absent:
-            lines.append(f"without features: {len(self.absent)} annotated videos")
-        return lines
+        return lines + say_absent(self.absent)
 
 
 def probe_detection(
@@ -209,6 +209,7 @@ def probe_detection(
         num_train_windows=found.num_windows,
         num_test_videos=len(test),
         num_test_segments=sum(map(len, truth.values())),
+        classes=annotations.classes,
         absent=tuple(sorted({*absent, *also_absent})),
         videos=tuple(_detected(video, found) for video in test),
         proposals=found.proposals,

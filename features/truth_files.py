@@ -85,6 +85,20 @@ def read_truth(path: Path, subset: str | None = None, first_class: int = 0) -> T
     return truth
 
 
+def read_lengths(path: Path) -> dict[str, float]:
+    """Return the lengths of videos that a sources table or an annotation file states.
+
+    Raises:
+        UsageError: As `read_truth`.
+    """
+    if path.suffix != ".parquet":
+        return read_truth(path).lengths
+    videos = read_sources(path).table.select(["video_id", "duration_seconds"]).to_pylist()
+    return {
+        v["video_id"]: v["duration_seconds"] for v in videos if v["duration_seconds"]
+    }  # 0: rejected
+
+
 def read_json_file(path: Path) -> Any:
     """Read a JSON file of half a gigabyte at most.
 
@@ -202,11 +216,10 @@ def _read_tables(path: Path) -> tuple[TruthFile, dict[str, str | None]]:
     beside = path.with_name(Path(stated.decode(errors="replace")).name)
     if beside.exists():
         sources = read_sources(beside).table
-        for video in sources.select(["video_id", "subset", "duration_seconds"]).to_pylist():
+        for video in sources.select(["video_id", "subset"]).to_pylist():
             subsets[video["video_id"]] = video["subset"]
             truth.segments[video["video_id"]] = []
-            if video["duration_seconds"]:  # a rejected video has 0
-                truth.lengths[video["video_id"]] = video["duration_seconds"]
+        truth.lengths = read_lengths(beside)
     for video_id, found in annotations.segments.items():
         subsets[video_id] = annotations.subsets[video_id] or subsets.get(video_id)
         truth.segments[video_id] = [

@@ -171,6 +171,11 @@ def test_lengths_and_videos_without_segments_are_those_of_the_sources(tmp_path: 
     assert report.per_class == {"run": pytest.approx((1 / 2 + 2 / 3 + 3 / 4) / 3), "jump": 1.0}
     assert report.scores["mAP on single-action frames"] == 1.0
     assert report.scores["mAP on multi-action frames"] == 1.0
+    (tmp_path / "sources.parquet").rename(tmp_path / "elsewhere.parquet")
+    options = EvaluationOptions(subset="test", lengths=tmp_path / "elsewhere.parquet")
+    rows, segments = tmp_path / "rows.npz", tmp_path / "segments.parquet"
+    again = evaluate_files("charades-dense", rows, segments, options)
+    assert (again.counts["videos"], again.counts["frames"]) == (1, 8)  # none names b's subset
 
 
 def test_sentences_by_both_rules(tmp_path: Path) -> None:
