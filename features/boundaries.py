@@ -164,15 +164,18 @@ def at_boundary(
 ) -> np.ndarray:
     """Return which pairs of neighbouring snippets have a boundary between them, bool `(S - 1,)`.
 
+    A boundary on a centre is before that snippet, whose label is the one after it
+    (`snippets_between`).
+
     Args:
         centres_S: Ascending, seconds.
         segments: Their starts and ends are the boundaries.
         tolerance_seconds: By so much the gap between two centres is widened at both sides.
     """
     boundaries_B = np.unique([edge for segment in segments for edge in segment[:2]])
-    first_P = np.searchsorted(boundaries_B, centres_S[:-1] - tolerance_seconds, side="left")
-    end_P = np.searchsorted(boundaries_B, centres_S[1:] + tolerance_seconds, side="left")
-    inside = (boundaries_B >= centres_S[0]) & (boundaries_B < centres_S[-1])
+    first_P = np.searchsorted(boundaries_B, centres_S[:-1] - tolerance_seconds, side="right")
+    end_P = np.searchsorted(boundaries_B, centres_S[1:] + tolerance_seconds, side="right")
+    inside = (boundaries_B > centres_S[0]) & (boundaries_B <= centres_S[-1])
     numbers = np.concatenate([[0], np.cumsum(inside)])
     return numbers[end_P] > numbers[first_P]
 
