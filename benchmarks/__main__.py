@@ -30,6 +30,7 @@ def main(folder: Path) -> None:
         lambda: render.measure(work, sources, cores, samples_per_video=4),
         lambda: loader.measure(work / "out", cores),
         lambda: extraction.measure(work, sources, cores),
+        lambda: extraction.measure_usual(work, sources, cores),
         lambda: memory.worker_row(work, sources),
         lambda: memory.plan_row(work, *MANY),
     ]

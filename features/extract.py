@@ -122,7 +122,7 @@ def extract_features(
         SeamlineError: An actor met an error that another attempt would meet again.
     """
     started, videos = time.monotonic(), list(sources)
-    _check_counts(videos, batch, workers, actors, decode_seconds)
+    _check_counts(videos, batch, workers, actors, address, decode_seconds)
     opening: dict[str, Any] = {
         "per_frame": per_frame,
         "short_side": short_side,
@@ -152,6 +152,7 @@ def _check_counts(
     batch: int | None,
     workers: int | None,
     actors: int | None,
+    address: str | None,
     decode_seconds: float,
 ) -> None:
     if not videos or (workers is not None and workers < 1) or (batch is not None and batch < 1):
@@ -159,6 +160,8 @@ def _check_counts(
             f"extraction needs a video, batch >= 1 and workers >= 1, got {len(videos)} videos, "
             f"batch {batch} and workers {workers}"
         )
+    if actors == 0 and address is not None:
+        raise UsageError(f"a cluster is joined by actors, got actors 0 and address {address!r}")
     if (actors is not None and actors < 0) or not decode_seconds > 0:
         raise UsageError(
             f"extraction needs actors >= 0 and decode_seconds > 0, got {actors} and "

@@ -216,14 +216,26 @@ def test_a_bad_video_is_a_row_and_leaves_the_others_alone(tmp_path, long_videos,
         store["gone"]
 
 
-def test_features_that_are_not_numbers_reject_their_video(tmp_path, long_videos):
+@pytest.mark.parametrize(
+    ("number", "sentence"),
+    [
+        (float("nan"), "2 of its rows, first row 36, are not finite numbers (NaN)"),
+        (1e9, "2 of its rows, first row 36, do not fit into float16 (at most 65504)"),
+    ],
+)
+def test_features_that_are_no_numbers_of_float16_reject_their_video(
+    tmp_path, long_videos, number, sentence
+):
     def embed(clips_NCTHW: torch.Tensor) -> torch.Tensor:
         numbers = stamps_of(clips_NCTHW)
-        return torch.where(numbers == 150, torch.tensor(1e9), numbers)
+        return torch.where(numbers == 150, torch.tensor(number), numbers)
 
-    report = extract_features(long_videos, stamp_encoder(embed), tmp_path / "s.zarr")
-    assert [video_id for video_id, _ in report.rejected] == ["set/v1"]
-    assert "do not fit into float16 (at most 65504)" in report.rejected[0][1]
+    report = extract_features(
+        long_videos, stamp_encoder(embed), tmp_path / "s.zarr", snippet_stride=4, tail="drop"
+    )
+    assert dict(report.rejected)["set/v1"] == sentence
+    store = FeatureStore.open(tmp_path / "s.zarr")
+    assert store.video_ids == ("set/v0", "set/v2", "set/v4")  # v3 is too short
     assert verify_store(tmp_path / "s.zarr").ok
 
 

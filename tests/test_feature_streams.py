@@ -141,6 +141,7 @@ def test_centred_snippets_repeat_the_first_frame(tmp_path: Path, videos: list[So
     np.testing.assert_allclose(store.times("v0")[:3, 1], [0.0, 2 / 25, 4 / 25])
 
 
+@pytest.mark.slow
 def test_rows_per_frame_are_the_mean_of_their_windows(
     tmp_path: Path, videos: list[SourceVideo]
 ) -> None:
@@ -176,6 +177,7 @@ def test_what_cannot_lie_side_by_side_is_refused() -> None:
         (one, {"alignment": "right"}, "'left' or 'centre', got 'right'"),
         (one, {"actors": 1}, "'noise1' lives in this process"),
         (one, {"actors": -1}, "actors >= 0"),
+        (one, {"actors": 0, "address": "auto"}, "joined by actors"),
         (one, {"decode_seconds": 0.0}, "decode_seconds > 0"),
     ):
         video = SourceVideo("v", "nowhere.mp4", num_frames=9, end_frame=9, status="ok")
