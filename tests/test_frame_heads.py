@@ -78,6 +78,7 @@ def test_matches_the_public_network(
     assert got.keys() == parity.record["outputs"].keys()
     assert taps.keys() == parity.record["taps"].keys()
     errors = parity.errors(got) | parity.tap_errors(taps)
+    print(f"{name}: {max(errors.values()):.1e} of {parity.limit:.1e}")
     assert max(errors.values()) <= parity.limit, errors
 
 
