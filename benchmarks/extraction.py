@@ -84,7 +84,7 @@ class Network:
 
 
 X3D_M = Network("X3D-M", "x3d", {"size": "M"}, 16, 224)  # of SSDet
-X3D_S = Network("X3D-S", "x3d", {"size": "S"}, 13, 160)
+X3D_XS = Network("X3D-XS", "x3d", {"size": "XS"}, 4, 160)
 
 
 def decode(videos: list[SourceVideo], cut: SnippetCut, threads: int) -> None:
@@ -215,8 +215,8 @@ def measure(folder: Path, sources: Path, threads: int, num_videos: int = 3) -> R
 
 
 def measure_usual(folder: Path, sources: Path, threads: int, num_videos: int = 3) -> Row:
-    """Compare extraction of X3D-S features of a few videos with the usual way."""
-    return usual_row(folder, list(read_sources(sources))[:num_videos], threads, X3D_S)
+    """Compare extraction of X3D-XS features of a few videos with the usual way."""
+    return usual_row(folder, list(read_sources(sources))[:num_videos], threads, X3D_XS)
 
 
 def main(sources: str) -> None:
@@ -225,7 +225,7 @@ def main(sources: str) -> None:
     videos = [video for video in read_sources(sources) if video.status == "ok"]
     print(HEADER)
     with tempfile.TemporaryDirectory() as folder:
-        for network in (X3D_M, X3D_S):
+        for network in (X3D_M, X3D_XS):
             print(stage_row(Path(folder), videos, threads, network), flush=True)
             print(usual_row(Path(folder), videos, threads, network), flush=True)
             if torch.cuda.is_available():
