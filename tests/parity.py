@@ -85,7 +85,7 @@ def rule_weight(rule: Mapping[str, Any], name: str, shape: list[int]) -> torch.T
     """Return the weight of a name by the rule of the fixtures."""
     digest = hashlib.sha256((rule["salt"] + name).encode()).digest()
     x = np.random.default_rng(int.from_bytes(digest[:8], "big")).standard_normal(tuple(shape))
-    if name in rule["special_scale"]:
+    if name in rule.get("special_scale", {}):
         return torch.from_numpy(rule["special_scale"][name] * x).float()
     if name.endswith("num_batches_tracked"):
         return torch.zeros(tuple(shape), dtype=torch.int64)
