@@ -180,8 +180,11 @@ def show_stored(report: Any, store: Path, unit: str, is_json: bool) -> None:
         f"{store}: {report.num_snippets:,} {unit} of {report.num_videos:,} videos, "
         f"{report.num_extracted:,} computed now in {report.seconds:.1f} s",
         *(f"  rejected {video_id}: {why}" for video_id, why in report.rejected[:10]),
+        *(f"  shard {shard} failed: {why}" for shard, why in list(report.failed.items())[:10]),
     ]
     show(report, lines, is_json)
+    failed = len(report.failed)
+    finish(not failed, f"{failed:,} shards are missing, the others are kept: run it again")
     finish(report.ok, f"{len(report.rejected):,} of {report.num_videos:,} videos were rejected")
 
 
@@ -505,7 +508,11 @@ def features() -> None:
     help="Where in its snippet frame i * stride stands.",
 )
 @click.option("--per-frame", is_flag=True, help="A row per sampled frame, of runs that have them.")
-@click.option("--short-side", type=int, help="Of resized frames (default: what the crop needs).")
+@click.option(
+    "--short-side",
+    type=int,
+    help="Shorter side of resized frames (default: the encoder's, else the crop's).",
+)
 @click.option(
     "--crop", type=click.Choice(["centre", "three", "ten"]), default="centre", show_default=True
 )
@@ -522,8 +529,8 @@ def features() -> None:
 @click.option(
     "--actors",
     type=int,
-    help="Ray actors that share the work (default: one per GPU, "
-    "or per node without GPUs; 0: this process).",
+    help="Ray actors that share the shards (default: this process if there is one GPU at most and "
+    "no --address, else one per GPU, or per node without GPUs; 0: this process).",
 )
 @click.option("--address", help="Join a running Ray cluster, for example 'auto'.")
 @click.option(

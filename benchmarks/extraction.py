@@ -23,9 +23,9 @@ import torch
 from torch.nn.functional import interpolate
 
 from features import Encoder, extract_features
-from features.crops import Framing
-from features.decoding import SnippetCut, fill_snippets, sampled_frames
-from features.encoder import DEFAULT_BATCH, forward_threads
+from features.extraction.crops import Framing
+from features.extraction.decoding import SnippetCut, fill_snippets, sampled_frames
+from features.extraction.encoder import DEFAULT_BATCH, forward_threads
 from manifests import SnippetGrid, SourceVideo, read_sources
 from synth import resized_size
 from train import BACKBONES, Backbone, channels_last

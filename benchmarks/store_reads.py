@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from features import FeatureSpec, FeatureStore, StoredVideo, rows_digest
-from features.layout import StoreLayout, plan_layout
-from features.writer import StoreWriter
+from features.store.layout import StoreLayout, plan_layout
+from features.store.writer import StoreWriter
 
 from . import clips
 from .measure import HEADER, Row, seconds_of

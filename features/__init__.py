@@ -1,32 +1,32 @@
 """What comes out: snippet features of whole videos, their store, exports, heads and metrics."""
 
 from .annotations import Annotations
-from .boundaries import BoundaryReport, draw_boundaries
-from .check import VerifyReport, describe_store, verify_store
 from .demo import DemoReport, run_demo
-from .detection_heads import DETECTION_HEADS
-from .detections import DetectedVideo, Detection, read_detections, write_detections
-from .difference import DiffReport, compare_stores
-from .encoder import Encoder, encoder_of_run
-from .evaluate import METRICS, EvaluationReport, evaluate_files
-from .evaluators import EvaluationOptions
+from .evaluation.evaluate import METRICS, EvaluationReport, evaluate_files
+from .evaluation.evaluators import EvaluationOptions
 from .exports import FORMATS, ExportReport, export_store, export_tree
-from .extract import ExtractReport, extract_features
+from .extraction.encoder import Encoder, encoder_of_run
+from .extraction.extract import ExtractReport, extract_features
+from .extraction.own_encoder import encoder_of_module, encoder_of_program
+from .extraction.predict import predict_frames, predictor_of_runs
+from .extraction.windows import average_windows
 from .heads import TrainedHead, read_public_head
-from .own_encoder import encoder_of_module, encoder_of_program
-from .pictures import draw_timelines
-from .predict import predict_frames, predictor_of_runs
-from .predictions import frame_detections, write_frame_detections, write_frame_scores
-from .probe import HEADS, ProbedVideo, ProbeReport, probe_store, score_head
-from .probe_any import check_kept, keep, probe
-from .probe_detection import DetectionReport, probe_detection
-from .similarity import SimilarityReport, draw_similarity
-from .spec import FeatureSpec
-from .store import FeatureStore
-from .stored import StoredVideo, rows_digest
-from .timeline_figures import draw_timeline_figures
-from .window_dataset import SnippetWindows
-from .windows import average_windows
+from .pictures.boundaries import BoundaryReport, draw_boundaries
+from .pictures.similarity import SimilarityReport, draw_similarity
+from .pictures.timeline_figures import draw_timeline_figures
+from .pictures.timeline_page import draw_timelines
+from .probing.detection_heads import DETECTION_HEADS
+from .probing.detections import DetectedVideo, Detection, read_detections, write_detections
+from .probing.predictions import frame_detections, write_frame_detections, write_frame_scores
+from .probing.probe import check_kept, keep, probe
+from .probing.probe_detection import DetectionReport, probe_detection
+from .probing.probe_frames import HEADS, ProbedVideo, ProbeReport, probe_store, score_head
+from .store.check import VerifyReport, describe_store, verify_store
+from .store.difference import DiffReport, compare_stores
+from .store.feature_store import FeatureStore
+from .store.spec import FeatureSpec
+from .store.stored import StoredVideo, rows_digest
+from .store.window_dataset import SnippetWindows
 
 __all__ = [
     "DETECTION_HEADS",

@@ -12,10 +12,10 @@ from manifests import build_sources, make_demo_videos, read_segments, read_sourc
 from synth import render_plan, write_plan, write_preview
 from train import train_model
 
-from .extract import extract_features
-from .pictures import draw_timelines
-from .probe import probe_store
-from .store import FeatureStore
+from .extraction.extract import extract_features
+from .pictures.timeline_page import draw_timelines
+from .probing.probe_frames import probe_store
+from .store.feature_store import FeatureStore
 
 RECIPE = "demo-ssdet.toml"
 FPS = Fraction(15, 2)  # the recipe shows every second of 15 frames per second

@@ -10,8 +10,8 @@ from test_store import SPEC
 
 from features import FeatureSpec, FeatureStore, StoredVideo, rows_digest
 from features.annotations import AnnotatedSegment, Annotations
-from features.layout import plan_layout
-from features.writer import StoreWriter
+from features.store.layout import plan_layout
+from features.store.writer import StoreWriter
 from manifests import sample_frames
 
 CLASSES = ("run_fast", "jump", "never")

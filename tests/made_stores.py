@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from features import FeatureSpec, FeatureStore, StoredVideo, rows_digest
-from features.layout import plan_layout
-from features.writer import StoreWriter
+from features.store.layout import plan_layout
+from features.store.writer import StoreWriter
 
 SPEC = FeatureSpec(
     backbone="toy",

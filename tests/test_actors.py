@@ -17,15 +17,15 @@ from made_processes import below
 from made_videos import encode, stamped_frames
 from test_extract import write_tiny_run
 
-import features.extract_plan as plan_module
-import features.shard_attempt as attempt_module
+import features.extraction.extract_plan as plan_module
+import features.extraction.shard_attempt as attempt_module
 from features import FeatureStore, extract_features, verify_store
-from features.actors import MAX_ATTEMPTS, MAX_HANGS, Attempt, checkpoint_paths
-from features.extract_plan import plan_cut, plan_extraction
-from features.layout import plan_layout
-from features.shard_attempt import FailedAttempt, ShardAttempts
-from features.streams import open_streams
-from features.writer import StoreWriter
+from features.extraction.actors import MAX_ATTEMPTS, MAX_HANGS, Attempt, checkpoint_paths
+from features.extraction.extract_plan import plan_cut, plan_extraction
+from features.extraction.shard_attempt import FailedAttempt, ShardAttempts
+from features.extraction.streams import open_streams
+from features.store.layout import plan_layout
+from features.store.writer import StoreWriter
 from manifests import (
     SeamlineError,
     SourceVideo,
@@ -252,8 +252,8 @@ def test_a_shard_that_always_kills_is_reported_and_the_others_stand(tmp_path, vi
 
 DRIVER = """
 import sys
-import features.extract_plan as p
-from features.layout import plan_layout
+import features.extraction.extract_plan as p
+from features.store.layout import plan_layout
 from manifests import read_sources
 p.plan_layout = lambda counts: plan_layout(counts, 64)
 from features import extract_features

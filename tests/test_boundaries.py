@@ -10,7 +10,7 @@ from made_stores import even_times, write_store
 
 from features import FeatureStore
 from features.annotations import AnnotatedSegment, Annotations
-from features.boundaries import BoundaryReport, at_boundary, draw_boundaries, roc_auc
+from features.pictures.boundaries import BoundaryReport, at_boundary, draw_boundaries, roc_auc
 from manifests import UsageError
 
 scored = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=30).filter(

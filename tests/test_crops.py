@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.crops import Framing, cut_pictures
+from features.extraction.crops import Framing, cut_pictures
 from synth import apply_view
 
 sizes = st.integers(1, 90)

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import conv2d
 
-from features.detection_windows import bsn_window, linear_window, sliding_windows
 from features.heads import (
     BMN,
     BMN_RECIPE,
@@ -36,6 +35,7 @@ from features.heads.map_losses import (
     classification_loss,
     regression_loss,
 )
+from features.probing.detection_windows import bsn_window, linear_window, sliding_windows
 
 SMALL_GTAD = GTADArguments(4, 8, 4, inner_bins=3, context_bins=2, hidden_dim=8, map_dim=4)
 SMALL_BMN = BMNArguments(4, 8, 4, 3, hidden_dim=8, map_hidden_dim=8, map_dim=4)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features import Detection, read_detections, write_detections
-from features.detections import best_first
+from features.probing.detections import best_first
 from manifests import UsageError
 
 seconds = st.floats(0, 1e5)

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from test_store import COUNTS, SPEC, make_store
 
 from features import FeatureSpec, StoredVideo, rows_digest
-from features.difference import compare_stores, cosine_distances
-from features.layout import plan_layout
-from features.writer import StoreWriter
+from features.store.difference import compare_stores, cosine_distances
+from features.store.layout import plan_layout
+from features.store.writer import StoreWriter
 from manifests import StoreError
 
 

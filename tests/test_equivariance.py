@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from features.equivariance import (
+from features.pictures.equivariance import (
     RETIMINGS,
     Retiming,
     retimed_equivariance,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from features import METRICS, EvaluationOptions, evaluate_files
-from features.truth_files import read_truth
+from features.evaluation.truth_files import read_truth
 from manifests import SourceVideo, UsageError, write_segments, write_sources
 
 

@@ -19,12 +19,12 @@ from click.testing import CliRunner
 from made_videos import MadeVideos, encode, flip_bytes, read_stamps, stamped_frames
 
 import cli
-import features.extract_plan as plan_module
-import features.pipeline as pipeline_module
+import features.extraction.extract_plan as plan_module
+import features.extraction.pipeline as pipeline_module
 from features import Encoder, FeatureStore, encoder_of_run, extract_features, verify_store
-from features.batches import BatchAssembler, Cancelled, plan_batches
-from features.crops import Framing
-from features.layout import plan_layout
+from features.extraction.batches import BatchAssembler, Cancelled, plan_batches
+from features.extraction.crops import Framing
+from features.store.layout import plan_layout
 from manifests import (
     CheckpointError,
     SnippetGrid,
@@ -352,8 +352,8 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, {tests!r})
 import test_extract as t
-import features.extract as e
-import features.extract_plan as p
+import features.extraction.extract as e
+import features.extraction.extract_plan as p
 p.plan_layout = lambda counts: t.plan_layout(counts, 64)
 def slow(clips):
     time.sleep(0.05)

@@ -10,12 +10,12 @@ import torch
 from made_videos import encode, stamped_frames
 from test_extract import damaged_copy, write_tiny_run
 
-import features.decoding as decoding_module
-import features.extract_plan as plan_module
+import features.extraction.decoding as decoding_module
+import features.extraction.extract_plan as plan_module
 from features import Encoder, FeatureStore, encoder_of_run, extract_features, verify_store
-from features.crops import Framing
-from features.layout import plan_layout
-from features.streams import open_streams
+from features.extraction.crops import Framing
+from features.extraction.streams import open_streams
+from features.store.layout import plan_layout
 from manifests import SourceVideo, UsageError, probe_video
 from synth import apply_view, read_frames
 

@@ -8,8 +8,14 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from features.colours import class_colour, class_rgb
-from features.figure import class_legend, ground_truth_bar, new_figure, style_axes, write_figure
+from features.pictures.colours import class_colour, class_rgb
+from features.pictures.figure import (
+    class_legend,
+    ground_truth_bar,
+    new_figure,
+    style_axes,
+    write_figure,
+)
 
 SEGMENTS = [(4.0, 6.0, 1), (0.0, 2.0, 0), (1.0, 5.0, 2)]
 

@@ -22,11 +22,11 @@ PURE_SYNTH = (
 PURE = {f"synth/{name}.py" for name in PURE_SYNTH} | {
     "manifests/records.py",
     "manifests/timegrid.py",
-    "features/colours.py",
-    "features/equivariance.py",
-    "features/windows.py",
-    "features/postprocessing.py",
-    "features/segment_nms.py",
+    "features/pictures/colours.py",
+    "features/pictures/equivariance.py",
+    "features/extraction/windows.py",
+    "features/probing/postprocessing.py",
+    "features/probing/segment_nms.py",
     "features/heads/boundary_targets.py",
 }
 PURE_FOLDERS = ("features/metrics", "train/objectives")

@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from features import FeatureStore, encoder_of_module, encoder_of_program, extract_features
-from features.own_encoder import state_digest
-from features.program_file import open_program
+from features.extraction.own_encoder import state_digest
+from features.extraction.program_file import open_program
 from manifests import CheckpointError, SourceVideo, UsageError, probe_video
 
 pytestmark = pytest.mark.slow  # exporting takes seconds

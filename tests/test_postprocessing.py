@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from features.postprocessing import (
+from features.probing.postprocessing import (
     LONGEST_GTAD_FRAMES,
     Kept,
     decode_bmn,
@@ -21,7 +21,7 @@ from features.postprocessing import (
     soft_nms_bmn,
     soft_nms_gtad,
 )
-from features.segment_nms import LabelledSegments, SegmentNms, nms_actionformer
+from features.probing.segment_nms import LabelledSegments, SegmentNms, nms_actionformer
 
 FRAMES = {"sigma": 0.46, "num_kept": 200, "longest": LONGEST_GTAD_FRAMES}
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from made_videos import encode, read_stamps, stamped_frames
 
 import cli
-import features.extract_plan as plan_module
+import features.extraction.extract_plan as plan_module
 from features import (
     Encoder,
     FeatureSpec,
@@ -27,9 +27,9 @@ from features import (
     predict_frames,
     verify_store,
 )
-from features.crops import Framing
-from features.layout import plan_layout
-from features.writer import StoreWriter
+from features.extraction.crops import Framing
+from features.store.layout import plan_layout
+from features.store.writer import ShardWriter
 from manifests import (
     CheckpointError,
     SnippetGrid,
@@ -268,13 +268,13 @@ def test_a_bad_video_is_a_row_and_a_killed_run_goes_on(
     mixed = [videos[0], gone, *videos[1:]]
     whole = extract_features(mixed, STAMPS, tmp_path / "whole.zarr")
     assert [video_id for video_id, _ in whole.rejected] == ["gone"]
-    once = StoreWriter.commit
+    once = ShardWriter.commit
 
-    def killed(self: StoreWriter, *arguments: Any) -> None:
+    def killed(self: ShardWriter, *arguments: Any) -> None:
         once(self, *arguments)
         raise MemoryError
 
-    monkeypatch.setattr(StoreWriter, "commit", killed)
+    monkeypatch.setattr(ShardWriter, "commit", killed)
     with pytest.raises(MemoryError):
         extract_features(mixed, STAMPS, tmp_path / "cut.zarr")
     monkeypatch.undo()

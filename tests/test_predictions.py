@@ -23,8 +23,8 @@ from features import (
 )
 from features.annotations import AnnotatedSegment
 from features.heads import LinearHead
-from features.predictions import runs_of_scores
-from features.timeline_figures import draw_timeline
+from features.pictures.timeline_figures import draw_timeline
+from features.probing.predictions import runs_of_scores
 from manifests import UsageError
 
 CLASSES = ("jump", "spin")

@@ -19,10 +19,15 @@ from features import (
     write_detections,
 )
 from features.annotations import Annotations, snippet_labels
-from features.detection_run import NUM_DRAWS, deal_annotations, random_detections, read_videos
-from features.layout import plan_layout
-from features.proposal_classes import read_class_scores, segment_means, train_classifier
-from features.writer import StoreWriter
+from features.probing.detection_run import (
+    NUM_DRAWS,
+    deal_annotations,
+    random_detections,
+    read_videos,
+)
+from features.probing.proposal_classes import read_class_scores, segment_means, train_classifier
+from features.store.layout import plan_layout
+from features.store.writer import StoreWriter
 from manifests import StoreError, UsageError
 from manifests.tables import SEGMENTS_SCHEMA
 
@@ -219,7 +224,7 @@ def test_videos_that_are_absent_are_named(store: FeatureStore) -> None:
     rows += [{**rows[-1], "video_id": "v_99"}, {**rows[0], "video_id": "v_98"}]
     report = probe_detection(store, segments_table(rows), device="cpu", **SMALL)
     assert report.absent == ("v_98", "v_99")
-    assert report.lines()[-1] == "without features: 2 annotated videos"
+    assert report.lines()[-1] == "not in the store: 2 annotated videos (v_98, v_99)"
 
 
 def test_one_training_video_has_no_shuffled_reference(store: FeatureStore) -> None:

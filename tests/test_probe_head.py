@@ -22,15 +22,15 @@ from features import (
     score_head,
 )
 from features.annotations import snippet_labels
-from features.detection_heads import DETECTION_HEADS
 from features.heads import build_head, train_linear
-from features.layout import plan_layout
 from features.metrics import (
     average_precision,
     chance_average_precision,
     mean_average_precision,
 )
-from features.writer import StoreWriter
+from features.probing.detection_heads import DETECTION_HEADS
+from features.store.layout import plan_layout
+from features.store.writer import StoreWriter
 from manifests import StoreError, UsageError
 from manifests.tables import SEGMENTS_SCHEMA
 

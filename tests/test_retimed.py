@@ -11,10 +11,10 @@ import torch
 from made_stores import even_times, write_store
 from made_videos import encode, read_stamps, stamped_frames
 
-import features.retimed as retimed_module
+import features.pictures.retimed as retimed_module
 from features import Encoder, FeatureStore, extract_features
-from features.equivariance import RETIMINGS, Retiming
-from features.retimed import encode_copies, streams_of_store
+from features.pictures.equivariance import RETIMINGS, Retiming
+from features.pictures.retimed import encode_copies, streams_of_store
 from manifests import CheckpointError, SourceVideo, UsageError, VideoError, probe_video
 
 pytestmark = pytest.mark.slow

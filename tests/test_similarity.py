@@ -15,7 +15,7 @@ from test_retimed import stamp_encoder, stamps_of
 
 from features import Encoder, FeatureStore, extract_features
 from features.annotations import AnnotatedSegment, Annotations
-from features.similarity import _Panel, _similarity, draw_similarity
+from features.pictures.similarity import _Panel, _similarity, draw_similarity
 from manifests import (
     CheckpointError,
     SourceTable,

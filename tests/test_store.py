@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from features import FeatureSpec, FeatureStore, StoredVideo, rows_digest, verify_store
-from features.layout import CHUNK_ROWS, StoreLayout, plan_layout
-from features.stored import INDEX_SCHEMA
-from features.writer import StoreWriter
+from features.store.layout import CHUNK_ROWS, StoreLayout, plan_layout
+from features.store.stored import INDEX_SCHEMA
+from features.store.writer import StoreWriter
 from manifests import StoreError
 
 SPEC = FeatureSpec(

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from features import FeatureStore
 from features.annotations import AnnotatedSegment, Annotations
-from features.window_dataset import SnippetWindows, resize_rows
+from features.store.window_dataset import SnippetWindows, resize_rows
 from manifests import StoreError, UsageError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from manifests import UsageError
 
 from ..annotations import Annotations
-from ..store import FeatureStore
+from ..store.feature_store import FeatureStore
 from .actionformer import export_actionformer
 from .frame_labels import export_frame_labels
 from .grounding import export_2d_tan, export_lgi

@@ -15,8 +15,8 @@ import numpy as np
 
 from manifests import StoreError, write_atomic
 
-from ..spec import FeatureSpec
-from ..store import FeatureStore
+from ..store.feature_store import FeatureStore
+from ..store.spec import FeatureSpec
 from .report import ExportReport, claim_folder, file_name, folder_bytes
 from .request import ExportRequest
 

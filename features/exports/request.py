@@ -11,7 +11,7 @@ import numpy as np
 from manifests import UsageError, num_sampled_frames
 
 from ..annotations import AnnotatedSegment, Annotations
-from ..store import FeatureStore
+from ..store.feature_store import FeatureStore
 from .report import file_name
 from .rescale import resize_linear
 

@@ -1,0 +1,1 @@
+"""Official prediction and annotation files, scored by the rules of `features/metrics`."""

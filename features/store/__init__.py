@@ -1,0 +1,1 @@
+"""The feature store: what it says of itself, how it is written, read, checked and compared."""
