@@ -247,6 +247,12 @@ def test_a_finished_store_is_left_as_it_is(tmp_path, long_videos):
     assert (tmp_path / "s.zarr" / "index.parquet").stat().st_mtime_ns == written
 
 
+def test_an_open_encoder_stays_in_this_process_beside_many_gpus(tmp_path, long_videos, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    for name, checkpoint in (("s", stamp_encoder()), ("t", {"rgb": stamp_encoder()})):
+        assert extract_features(long_videos, checkpoint, tmp_path / f"{name}.zarr").ok
+
+
 def test_another_spec_and_other_videos_are_refused(tmp_path, long_videos):
     extract_features(long_videos, stamp_encoder(), tmp_path / "s.zarr", snippet_stride=4)
     with pytest.raises(StoreError, match="snippet_stride: 8 here, 4 there"):
@@ -281,6 +287,10 @@ def test_an_error_of_our_own_in_a_decoder_reaches_the_caller(tmp_path, long_vide
         ({"snippet_stride": 0}, "must be >= 1, got 8 and 0"),
         ({"tail": "cut"}, "'pad' or 'drop', got 'cut'"),
         ({"fps": Fraction(0)}, "fps must be above 0"),
+        ({"fps": Fraction("23.976023976023978")}, "fps must be .* at most 10 digits"),
+        ({"snippet_len": 4097}, "snippet_len must be at most 4096, got 4097"),
+        ({"snippet_stride": 2**31}, "snippet_stride must be .*got 2147483648"),
+        ({"batch": 2**31}, "batch must be .*got 2147483648"),
     ],
 )
 def test_wrong_numbers_fail_before_anything_is_written(tmp_path, long_videos, arguments, sentence):

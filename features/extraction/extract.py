@@ -19,7 +19,7 @@ from manifests import Progress, SourceVideo, UsageError
 from ..store.feature_store import FeatureStore
 from ..store.writer import StoreWriter
 from .actors import Crew, checkpoint_paths, open_crew
-from .encoder import DEFAULT_BATCH
+from .encoder import DEFAULT_BATCH, Encoder
 from .extract_plan import ExtractPlan, plan_cut, plan_extraction
 from .pipeline import Pipeline, ShardWork
 from .streams import Checkpoint, Streams, open_streams
@@ -109,8 +109,9 @@ def extract_features(
         max_rejected: Share of the videos that may be rejected before the report is not `ok`.
         actors: Ray actors that share the shards of the store; 0 works in this process. None: one
             per GPU of the cluster, or one per node where there is none; without `address`, and with
-            one GPU or none here, 0. Actors survive decoders that crash or hang, this process does
-            not; they open encoders from folders, so an `Encoder` works in this process only.
+            one GPU or none here, or an `Encoder`, 0. Actors survive decoders that crash or hang,
+            this process does not; they open encoders from folders, so an `Encoder` works in this
+            process only.
         address: A running Ray cluster to join.
         decode_seconds: An actor's decoder that gives no frame for so long is ended, and its video
             rejected.
@@ -136,7 +137,11 @@ def extract_features(
         plan = plan_extraction(videos, streams, cut, size, device, precision)
         return _extract(plan, Path(store), fill, started, max_rejected)
 
-    if actors is None and address is None and torch.cuda.device_count() < 2:
+    if (
+        actors is None
+        and address is None
+        and (_is_here(checkpoint) or torch.cuda.device_count() < 2)
+    ):
         actors = 0
     if actors == 0:
         streams = open_streams(checkpoint, device, **opening)
@@ -145,6 +150,12 @@ def extract_features(
     crew = Crew(checkpoint_paths(checkpoint), opening, decode_seconds, actors, workers)
     with open_crew(crew, device, address) as (kind, precision):
         return run(open_streams(checkpoint, "cpu", **opening), kind, precision, crew.fill)
+
+
+def _is_here(checkpoint: Checkpoint | Mapping[str, Checkpoint]) -> bool:
+    """Return whether an encoder is already open, in this process, which it cannot leave."""
+    named = checkpoint if isinstance(checkpoint, Mapping) else {"": checkpoint}
+    return any(isinstance(source, Encoder) for source in named.values())
 
 
 def _check_counts(

@@ -15,6 +15,7 @@ from ..store.feature_store import StoredVideo
 from ..store.layout import StoreLayout, plan_layout
 from ..store.spec import FeatureSpec
 from .decoding import SnippetCut
+from .own_encoder import MOST_FRAMES
 from .streams import Streams, common_fps, common_num_frames
 
 # What decides pixels and sums, beside our own code.
@@ -78,6 +79,8 @@ def plan_cut(
         grid = SnippetGrid(length, stride, tail, alignment)
     except ValueError as err:
         raise UsageError(str(err)) from err
+    if length > MOST_FRAMES:
+        raise UsageError(f"snippet_len must be at most {MOST_FRAMES}, got {length}")
     if streams.per_frame and stride > length:
         raise UsageError(
             f"windows must leave no frame out: window_stride must be at most their {length} "
@@ -107,26 +110,32 @@ def plan_extraction(
         batch: Clips per forward pass.
         device: Kind of device that computes, "cpu" or "cuda".
         precision: Its arithmetic.
+
+    Raises:
+        UsageError: Of numbers that no spec has.
     """
     grid, prediction = streams.row_grid(cut.grid), streams.first.prediction
     windows: dict[str, Any] = {}
     if streams.per_frame:
         windows = {"window_len": cut.grid.snippet_len, "window_stride": cut.grid.snippet_stride}
-    spec = FeatureSpec(
-        **streams.spec_fields(),
-        snippet_len=grid.snippet_len,
-        snippet_stride=grid.snippet_stride,
-        tail=grid.tail,
-        alignment=grid.alignment,
-        fps=None if cut.fps is None else str(cut.fps),
-        precision=precision,
-        device=device,
-        batch=batch,
-        versions={name: version(name) for name in VERSIONED},
-        pooling="frame" if streams.per_frame else "snippet",
-        prediction=None if prediction is None else {**windows, **prediction},
-        **(windows if prediction is None else {}),
-    )
+    try:
+        spec = FeatureSpec(
+            **streams.spec_fields(),
+            snippet_len=grid.snippet_len,
+            snippet_stride=grid.snippet_stride,
+            tail=grid.tail,
+            alignment=grid.alignment,
+            fps=None if cut.fps is None else str(cut.fps),
+            precision=precision,
+            device=device,
+            batch=batch,
+            versions={name: version(name) for name in VERSIONED},
+            pooling="frame" if streams.per_frame else "snippet",
+            prediction=None if prediction is None else {**windows, **prediction},
+            **(windows if prediction is None else {}),
+        )
+    except ValueError as err:  # a number that no store can hold
+        raise UsageError(str(err)) from err
     stored, layout = _plan_store(videos, cut, spec.grid)
     return ExtractPlan(videos, stored, layout, cut, spec, batch)
 

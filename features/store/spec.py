@@ -103,9 +103,12 @@ class FeatureSpec:
         for name in COUNTS:
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value < 2**31:
-                raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+                raise ValueError(f"{name} must be a whole number from 1 to 2**31, got {value!r}")
         if self.fps is not None and not re.fullmatch(RATE, self.fps):
-            raise ValueError(f"fps must be a whole number or a fraction of two, got {self.fps!r}")
+            raise ValueError(
+                f"fps must be a whole number or a fraction of two, of at most 10 digits each, got "
+                f"{self.fps!r}"
+            )
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         object.__setattr__(self, "backbone_arguments", dict(self.backbone_arguments))
