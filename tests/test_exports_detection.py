@@ -192,6 +192,26 @@ def test_a_wrong_annotation_file_is_found_on_reading(tmp_path, store, monkeypatc
     assert not (tmp_path / "out" / "store.json").exists()
 
 
+@pytest.mark.parametrize("format", ["actionformer", "opentad", "gtad-anet", "bmn", "mmaction2"])
+def test_rgb_comes_before_flow_whatever_the_store_has(tmp_path, format):
+    spec = named_streams(I3D_SPEC, flow=8, sound=4, rgb=8)
+    store = make_timed_store(tmp_path / "s.zarr", PTS, spec)
+    export_store(store, tmp_path / "out", format, ANNOTATIONS)
+    export_store(store.select(["rgb", "sound", "flow"]), tmp_path / "same", format, ANNOTATIONS)
+    stated = json.loads((tmp_path / "out" / "store.json").read_text())
+    assert stated["channel_ranges"] == {"rgb": [0, 8], "sound": [8, 12], "flow": [12, 20]}
+    for path in (tmp_path / "same").rglob("*"):
+        if path.is_file():
+            assert (tmp_path / "out" / path.relative_to(tmp_path / "same")).read_bytes() == (
+                path.read_bytes()
+            )
+    if format == "actionformer":
+        stored = store["long"].astype(np.float32)
+        rows = np.load(tmp_path / "out" / "features" / "long.npy")
+        np.testing.assert_array_equal(rows[:, :8], stored[:, 12:])
+        np.testing.assert_array_equal(rows[:, 12:], stored[:, :8])
+
+
 def test_gtad_thumos_repeats_rows_flow_first(tmp_path, two_streams):
     report = export_store(two_streams, tmp_path / "out", "gtad-thumos", ANNOTATIONS)
     read = read_gtad_thumos(tmp_path / "out")

@@ -29,21 +29,23 @@ class Format:
         export: Writes it.
         options: The options of `export_store` that mean something to it.
         needs_annotations: It cannot be written without them.
+        rgb_first: It reads all channels as one row, of two streams rgb before flow.
     """
 
     export: Callable[[ExportRequest], ExportReport]
     options: tuple[str, ...] = ()
     needs_annotations: bool = False
+    rgb_first: bool = False
 
 
 FORMATS: dict[str, Format] = {
     "npy": Format(export_npy),
-    "actionformer": Format(export_actionformer, ("prefix", "resize")),
-    "opentad": Format(export_opentad, ("prefix", "resize")),
+    "actionformer": Format(export_actionformer, ("prefix", "resize"), rgb_first=True),
+    "opentad": Format(export_opentad, ("prefix", "resize"), rgb_first=True),
     "gtad-thumos": Format(export_gtad_thumos, needs_annotations=True),
-    "gtad-anet": Format(export_hundred_bins, ("rule", "prefix")),
-    "bmn": Format(export_hundred_bins, ("rule", "prefix")),
-    "mmaction2": Format(export_hundred_bins, ("rule", "prefix")),
+    "gtad-anet": Format(export_hundred_bins, ("rule", "prefix"), rgb_first=True),
+    "bmn": Format(export_hundred_bins, ("rule", "prefix"), rgb_first=True),
+    "mmaction2": Format(export_hundred_bins, ("rule", "prefix"), rgb_first=True),
     "tgm": Format(export_frame_labels),
     "super-events": Format(export_frame_labels),
     "pdan": Format(export_frame_labels),
@@ -94,7 +96,18 @@ def export_store(
         raise UsageError(f"--resize must be at least 1 row, got {resize}")
     if prefix is not None and file_name(prefix + "x") != prefix + "x":
         raise UsageError(f"--prefix must be letters, digits, '_', '-' or '~', got {prefix!r}")
+    if chosen.rgb_first:
+        store = _rgb_first(store)
     return chosen.export(ExportRequest(format, store, Path(out), annotations, rule, prefix, resize))
+
+
+def _rgb_first(store: FeatureStore) -> FeatureStore:
+    """Return the store with its stream rgb before its stream flow, if it has both."""
+    names = list(store.channel_ranges)
+    if {"rgb", "flow"} <= set(names) and names.index("flow") < names.index("rgb"):
+        swapped = {"rgb": "flow", "flow": "rgb"}
+        return store.select([swapped.get(name, name) for name in names])
+    return store
 
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Export for ActionFormer and what descends from it (TriDet, TemporalMaxer, DyFADet, ...).
 
-features/<prefix><video>.npy   float32 (S, D), C order, streams in the order of the store
+features/<prefix><video>.npy   float32 (S, D), C order, of two streams rgb before flow
 annotations.json               {database: {video: {subset, duration, fps, frame, annotations}}}
 category_idx.txt               class names; a label's id is its line, from 0
 actionformer.yaml              the dataset part of the tool's configuration
@@ -32,8 +32,8 @@ LONGEST_INPUT = 2304  # max_seq_len of the tool's THUMOS'14 configuration
 MISFITS = (
     "The THUMOS loader skips annotated videos without a feature file; the ActivityNet and EPIC "
     "loaders fail on them.",
-    "Two-stream models expect rgb before flow: name the streams in that order when extracting "
-    "(--streams) or laying stores side by side (--concat).",
+    "Two-stream models expect rgb before flow: streams of these names are in that order here, "
+    "others in the order of the store.",
     "`downsample_rate: k` takes rows 0, k, 2 k, ...; the stride of the formula is then k times so.",
     "The tool removes annotations of one class whose ends lie within 0.001 s of another's.",
 )

@@ -1,6 +1,6 @@
 """Export for OpenTAD, and the detectors it bundles.
 
-features/<prefix><video>.npy   float32 (S, D), C order, streams in the order of the store
+features/<prefix><video>.npy   float32 (S, D), C order, of two streams rgb before flow
 annotations.json               {database: {video: {subset, duration, fps, frame, annotations}}}
 category_idx.txt               class names, one a line
 missing_files.txt              the block list of the tool's configurations; may be empty
