@@ -176,6 +176,24 @@ def usual_row(folder: Path, videos: list[SourceVideo], threads: int, network: Ne
     )  # fmt: skip
 
 
+def reading_row(videos: list[SourceVideo], threads: int, network: Network) -> Row:
+    """Compare only the reading of clips at half overlap: what counts beside a fast GPU."""
+    grid = SnippetGrid(network.frames, network.frames // 2)
+    cut = SnippetCut(grid, None, (Framing(network.size, network.size, network.size),))
+    num_snippets = sum(cut.num_snippets(video) for video in videos)
+
+    def usual() -> None:
+        for video in videos:
+            for positions_L in grid.frame_positions(video.num_frames):
+                read_clip(video.path, positions_L, network.size)
+
+    ours, theirs = interleaved(1, lambda: decode(videos, cut, threads), usual, warm_up=False)
+    return rate_row(
+        f"reading {network.frames} frames at {network.size}, against one snippet at a time",
+        "snippets", num_snippets, ours, theirs, LEAST_OF_USUAL,
+    )  # fmt: skip
+
+
 def extract(
     folder: Path, videos: list[SourceVideo], encoder: Encoder, stride: int, threads: int
 ) -> None:
@@ -228,6 +246,7 @@ def main(sources: str) -> None:
         for network in (X3D_M, X3D_XS):
             print(stage_row(Path(folder), videos, threads, network), flush=True)
             print(usual_row(Path(folder), videos, threads, network), flush=True)
+            print(reading_row(videos, threads, network), flush=True)
             if torch.cuda.is_available():
                 print(gpu_line(Path(folder), videos, threads, network), flush=True)
 
