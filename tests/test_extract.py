@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,6 +148,23 @@ def test_a_part_of_a_file_keeps_the_clock_of_the_file(tmp_path, long_videos):
     times_S3 = store.times(part.video_id)
     assert (times_S3[0, 0], times_S3[-1, 2]) == (2.0, 4.0)
     assert store.between(part.video_id, 0.0, 2.0).shape == (0, LENGTH)
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_another_part_of_a_file_as_long_is_another_video(tmp_path, long_videos, is_finished):
+    path = long_videos[1].path
+    early, late = (
+        probe_video(path, start_seconds=start, end_seconds=start + 2.0) for start in (2.0, 4.0)
+    )
+    extract_features([early], stamp_encoder(), tmp_path / "s.zarr")
+    if not is_finished:
+        (tmp_path / "s.zarr" / "index.parquet").unlink()
+        (tmp_path / "s.zarr" / "commits").mkdir()
+    moved = replace(early, path=str(shutil.copy(path, tmp_path / "moved.mp4")))
+    for changed in (late, replace(early, num_bytes=early.num_bytes + 1)):
+        with pytest.raises(StoreError, match="or their table has changed since"):
+            extract_features([changed], stamp_encoder(), tmp_path / "s.zarr")
+    assert extract_features([moved], stamp_encoder(), tmp_path / "s.zarr").ok
 
 
 def test_tail_drop_keeps_full_snippets_and_rejects_what_is_too_short(tmp_path, long_videos):

@@ -198,7 +198,7 @@ def _extract(
     plan: ExtractPlan, store: Path, fill: Fill, started: float, max_rejected: float
 ) -> ExtractReport:
     """Fill what the store lacks, and finish it if nothing failed."""
-    writer = StoreWriter(store, plan.spec, plan.stored, plan.layout)
+    writer = StoreWriter(store, plan.spec, plan.stored, plan.layout, plan.sources_digest)
     missing = writer.missing_shards()
     total, todo = plan.num_clips(range(plan.layout.num_shards)), plan.num_clips(missing)
     with Progress("extract", "snippets", total, done=total - todo) as progress:

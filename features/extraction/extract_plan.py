@@ -13,7 +13,7 @@ from manifests import SnippetGrid, SourceVideo, UsageError, num_sampled_frames
 
 from ..store.feature_store import StoredVideo
 from ..store.layout import StoreLayout, plan_layout
-from ..store.spec import FeatureSpec
+from ..store.spec import FeatureSpec, canonical_digest
 from .decoding import SnippetCut
 from .own_encoder import MOST_FRAMES
 from .streams import Streams, common_fps, common_num_frames
@@ -49,6 +49,16 @@ class ExtractPlan:
             for shard in shards
             for position in self.layout.videos_of(shard)
             if self.stored[position].num_snippets
+        )
+
+    @property
+    def sources_digest(self) -> str:
+        """Return a digest of which part of which file each row of the sources table means.: files may move."""
+        return canonical_digest(
+            [
+                [v.num_bytes, v.first_frame, v.end_frame, str(v.start_seconds), str(v.end_seconds)]
+                for v in self.videos
+            ]
         )
 
     def num_rows(self, shards: Sequence[int]) -> int:

@@ -22,6 +22,8 @@ from .layout import CHUNK_ROWS, StoreLayout
 from .spec import FeatureSpec, canonical_digest
 from .stored import FORMAT_VERSION, INDEX_SCHEMA, StoredVideo, read_attributes
 
+DIGESTS = ("plan_digest", "sources_digest")
+
 
 class StoreWriter:
     """Fill a store shard by shard; opened again after a crash it knows what is missing.
@@ -31,6 +33,7 @@ class StoreWriter:
         spec: What its rows are.
         videos: What is planned, in order, `digest` still None.
         layout: Where their rows lie.
+        sources_digest: Of what else of the videos decides their rows; "" if nothing does.
 
     Raises:
         StoreError: The path holds something else, another spec, or other videos.
@@ -42,6 +45,7 @@ class StoreWriter:
         spec: FeatureSpec,
         videos: Sequence[StoredVideo],
         layout: StoreLayout,
+        sources_digest: str = "",
     ) -> None:
         self.path, self.layout = Path(path), layout
         attributes = {
@@ -50,6 +54,7 @@ class StoreWriter:
             "feature_spec": spec.to_dict(),
             "feature_spec_digest": spec.digest,
             "plan_digest": canonical_digest([asdict(video) for video in videos]),
+            "sources_digest": sources_digest,
         }
         if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
             self._create(attributes, spec)
@@ -89,7 +94,8 @@ class StoreWriter:
                 f"the store {str(self.path)!r} holds features of another spec "
                 f"({spec.explain(theirs)}); choose another path"
             )
-        if found["plan_digest"] != attributes["plan_digest"]:
+        # stores that were begun before there was a digest of the sources have none
+        if any(found.get(name, attributes[name]) != attributes[name] for name in DIGESTS):
             raise StoreError(
                 f"the store {str(self.path)!r} was planned for other videos, or their table has "
                 "changed since; choose another path"
