@@ -705,7 +705,13 @@ def annotations(segments: str | None) -> Any:
 )
 @click.argument("store", type=ANY)
 @click.option("--segments", type=PLACE, required=True, help="Annotated segments (.parquet).")
-@click.option("--head", default="linear", show_default=True, help="Head to train.")
+@click.option(
+    "--head",
+    default="linear",
+    show_default=True,
+    help="Head to train: linear, super_events, tgm, pdan or ms_tct (scores per row), gtad, "
+    "gtad-anet or bmn (segments).",
+)
 @click.option("--train-subset", default="train", show_default=True)
 @click.option("--test-subset", default="test", show_default=True)
 @click.option("--seed", default=0, show_default=True)
@@ -762,7 +768,12 @@ def probe(
 )
 @click.argument("predictions", type=FILE)
 @click.argument("truth", type=ANY)
-@click.option("--metric", required=True, help="Whose rule; a wrong word lists them.")
+@click.option(
+    "--metric",
+    required=True,
+    help="Whose rule: activitynet, opentad, proposals, thumos, thumos-activitynet, multithumos, "
+    "charades-dense, charades-sampled, charades, grounding-lgi, grounding-2d-tan or crosstask.",
+)
 @click.option("--subset", help="Score the videos of this subset (default: all).")
 @click.option(
     "--tiou",
@@ -791,7 +802,14 @@ def evaluate(
     is_json: bool,
     **options: Any,
 ) -> None:
-    """Score PREDICTIONS against TRUTH by the rule of a public evaluator."""
+    """Score PREDICTIONS against TRUTH by the rule of a public evaluator.
+
+    PREDICTIONS is the file that the evaluator reads: {results: ...} in JSON for detections and
+    proposals, or lines of the THUMOS'14 kit (.txt); an array (rows, classes) per video in .npz or
+    .json for scores per frame; 'id frame scores' in lines for charades; a list of ranked segments
+    per sentence in .json for grounding. TRUTH is the dataset's own annotation file or folder, or a
+    segments.parquet.
+    """
     from features import EvaluationOptions, evaluate_files
 
     chosen = EvaluationOptions(tious=tious or None, **options)

@@ -9,6 +9,7 @@ from made_stores import even_times, write_store
 from test_cli import complaint, run
 
 import cli
+from features import HEADS, METRICS
 from manifests import SourceVideo, write_segments, write_sources
 
 CLASSES = ["jump", "run"]
@@ -45,6 +46,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_store(folder / "b.zarr", others)
     write_segments(folder / "segments.parquet", rows, CLASSES)
     return folder
+
+
+@pytest.mark.parametrize(("verb", "words"), [("evaluate", METRICS), ("probe", HEADS)])
+def test_help_names_every_metric_and_head(verb: str, words: dict[str, object]) -> None:
+    said = set(run(cli.features, verb, "--help").output.replace(",", " ").replace(".", " ").split())
+    assert set(words) <= said
 
 
 def test_diff(folder: Path) -> None:

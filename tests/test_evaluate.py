@@ -40,6 +40,7 @@ def results(**videos: list[tuple[float, float, str, float]]) -> dict[str, Any]:
     }
 
 
+NAN = float("nan")
 TRUTH = database(a=[(0, 4, "jump"), (5, 9, "run")], b=[(1, 3, "jump")])
 FOUND = results(a=[(0, 4, "jump", 0.9), (5, 8, "run", 0.8)], b=[(7, 9, "jump", 0.95)])
 
@@ -132,6 +133,56 @@ def test_both_layouts_of_thumos(tmp_path: Path) -> None:
     assert evaluate_files("thumos", found, truth).scores["mAP@0.50"] == 1 / 3
 
 
+def test_tables_of_thumos(shared: Path, tmp_path: Path) -> None:
+    found = write(tmp_path / "found.txt", "v_test_1 0 8 7 0.5\nv_test_1 21 30 7 0.9\nw 5 6 7 0.6\n")
+    table = write(
+        tmp_path / "test_Annotation.csv",
+        "video,type,type_idx,start,end,startFrame,endFrame\n"
+        "v_test_1,BaseballPitch,7,0,10,0,300\nv_test_1,Ambiguous,102,20,22,600,660\n",
+    )
+    ground = write(
+        tmp_path / "groundtruth.csv",
+        "video-name,t-init,t-end,f-init,f-end,video-duration,frame-rate,video-frames,label-idx\n"
+        "v_test_1,0,10,0,300,40.0,30.0,1200,0\nv_test_1,20,22,600,660,40.0,30.0,1200,-1\n",
+    )
+    for truth in (table, ground):
+        report = evaluate_files("thumos", found, truth, EvaluationOptions(subset="test"))
+        assert report.scores["mAP@0.50"] == 0.5
+        assert list(report.per_class) == ["BaseballPitch"]
+    folder = shared / "data/annotations"
+    one, other = (
+        read_truth(folder / name, "test")
+        for name in ("thumos14_test_Annotation.csv", "frostinassiky__thumos14_test_groundtruth.csv")
+    )
+    assert {row[2] for rows in one.segments.values() for row in rows} == {
+        row[2] for rows in other.segments.values() for row in rows
+    }
+    assert other.lengths["video_test_0000278"] == 215.166667
+    with pytest.raises(UsageError, match=r"line 2 .* class index of THUMOS'14, got '20'"):
+        read_truth(write(ground, ground.read_text().replace(",0\n", ",20\n")))
+
+
+def test_files_in_the_wrong_place_are_told(tmp_path: Path) -> None:
+    truth, found = write(tmp_path / "truth.json", TRUTH), write(tmp_path / "found.json", FOUND)
+    with pytest.raises(UsageError, match=r"'results', .* predictions come first, then the truth"):
+        evaluate_files("activitynet", truth, found)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tious": (NAN,)}, "tIoU must be from 0 to 1, got nan"),
+        ({"tious": (0.5, 2.0)}, "tIoU must be from 0 to 1, got 2.0"),
+        ({"max_proposals": NAN}, "number of proposals must be above 0, got nan"),
+        ({"max_proposals": float("inf")}, "number of proposals must be above 0, got inf"),
+        ({"max_proposals": -3.0}, "number of proposals must be above 0, got -3.0"),
+    ],
+)
+def test_options_that_mean_nothing(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        EvaluationOptions(**options)
+
+
 def test_our_own_segments_are_a_truth_too(tmp_path: Path) -> None:
     rows = [("a", "jump", 0.0, 4.0, "test"), ("a", "run", 5.0, 9.0, "test")]
     rows += [("b", "jump", 1.0, 3.0, "test"), ("c", "run", 0.0, 1.0, "train")]
@@ -179,7 +230,10 @@ def test_lengths_and_videos_without_segments_are_those_of_the_sources(tmp_path: 
 
 
 def test_sentences_by_both_rules(tmp_path: Path) -> None:
-    truth = write(tmp_path / "sta.txt", "AAA 0.0 4.0##a person sits.\nBBB 2.0 6.0##it is late.\n")
+    # what else ends a line of text than a line break is within a sentence
+    truth = write(
+        tmp_path / "sta.txt", "AAA 0.0 4.0##a person\u2028 sits.\nBBB 2.0 6.0##it is\x85 late.\n"
+    )
     found = write(tmp_path / "found.json", [[[0, 2], [0, 4]], [[4, 8]]])
     report = evaluate_files("grounding-lgi", found, truth)
     assert report.scores["R@1,IoU=0.5"] == 0.5
@@ -218,7 +272,6 @@ def test_odd_predictions_are_counted(tmp_path: Path) -> None:
     assert report.lines()[-1].startswith("  videos 1 · segments 2 · predictions 2")
 
 
-NAN = float("nan")
 WRONG: dict[str, tuple[str, Any, Any, str]] = {
     "unknown label": (
         "activitynet",

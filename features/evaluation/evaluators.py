@@ -4,6 +4,7 @@ What a rule does not score (predictions of videos that the annotation lacks, fra
 missing, segments that end before they start) is counted.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,15 @@ class EvaluationOptions:
     max_proposals: float = 100
     drop_unknown: bool = False
     lengths: Path | None = None
+
+    def __post_init__(self) -> None:
+        for tiou in self.tious or ():
+            if not 0 <= tiou <= 1:
+                raise UsageError(f"a threshold of tIoU must be from 0 to 1, got {tiou}")
+        if not 0 < self.max_proposals < math.inf:
+            raise UsageError(
+                f"the largest average number of proposals must be above 0, got {self.max_proposals}"
+            )
 
 
 Evaluator = Callable[[Path, Path, EvaluationOptions], Found]

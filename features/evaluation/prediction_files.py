@@ -20,31 +20,8 @@ from manifests import UsageError
 
 from ..metrics import CHARADES_FRAMES
 from ..probing.detections import read_detections
-from .truth_files import plain_id, read_json_file, read_numbers, read_words
+from .truth_files import THUMOS_CLASSES, plain_id, read_json_file, read_numbers, read_words
 
-# Class numbers of the THUMOS'14 detection task (detclasslist.txt of its kit).
-THUMOS_CLASSES = {
-    7: "BaseballPitch",
-    9: "BasketballDunk",
-    12: "Billiards",
-    21: "CleanAndJerk",
-    22: "CliffDiving",
-    23: "CricketBowling",
-    24: "CricketShot",
-    26: "Diving",
-    31: "FrisbeeCatch",
-    33: "GolfSwing",
-    36: "HammerThrow",
-    40: "HighJump",
-    45: "JavelinThrow",
-    51: "LongJump",
-    68: "PoleVault",
-    79: "Shotput",
-    85: "SoccerPenalty",
-    92: "TennisSwing",
-    93: "ThrowDiscus",
-    97: "VolleyballSpiking",
-}
 LARGEST_ROWS = 2**33  # bytes of an unpacked .npz
 Predicted = dict[str, list[tuple[float, float, str, float]]]
 

@@ -7,8 +7,8 @@
 - `{video: {subset, duration, actions: [[class, start, end], ...]}}` of super-events and TGM, for
   MultiTHUMOS and Charades; labels are the class numbers, counted from 0;
 - `Charades_v1_test.csv`: `id,...,actions,length`;
-- THUMOS'14: the folder of `BaseballPitch_test.txt`, ..., `Ambiguous_test.txt`; the lines are
-  `video start end`;
+- THUMOS'14: the folder of `BaseballPitch_test.txt`, ..., `Ambiguous_test.txt`, whose lines are
+  `video start end`, or one of G-TAD's tables, `test_Annotation.csv` and the ground truth;
 - Charades-STA: `charades_sta_test.txt`, lines `video start end##sentence`;
 - CrossTask: the folder of `TASK_VIDEO.csv`, lines `step,start,end`, steps counted from 1.
 
@@ -28,9 +28,37 @@ from typing import Any
 from manifests import UsageError, read_segments, read_sources
 
 from ..annotations import Annotations
+from ..metrics import AMBIGUOUS
 
 LARGEST_FILE = 2**29  # bytes; official prediction files have some 10**8
 YOUTUBE_ID = 11  # characters
+CHARADES_COLUMNS = ("id", "length", "actions")
+THUMOS_COLUMNS = ("video", "type", "start", "end")
+THUMOS_TRUTH_COLUMNS = ("video-name", "label-idx", "t-init", "t-end", "video-duration")
+
+# Class numbers of the THUMOS'14 detection task (detclasslist.txt of its kit).
+THUMOS_CLASSES = {
+    7: "BaseballPitch",
+    9: "BasketballDunk",
+    12: "Billiards",
+    21: "CleanAndJerk",
+    22: "CliffDiving",
+    23: "CricketBowling",
+    24: "CricketShot",
+    26: "Diving",
+    31: "FrisbeeCatch",
+    33: "GolfSwing",
+    36: "HammerThrow",
+    40: "HighJump",
+    45: "JavelinThrow",
+    51: "LongJump",
+    68: "PoleVault",
+    79: "Shotput",
+    85: "SoccerPenalty",
+    92: "TennisSwing",
+    93: "ThrowDiscus",
+    97: "VolleyballSpiking",
+}
 
 
 @dataclass
@@ -69,7 +97,7 @@ def read_truth(path: Path, subset: str | None = None, first_class: int = 0) -> T
     elif path.is_dir():
         truth, subsets = _read_thumos(path)
     elif path.suffix == ".csv":
-        truth, subsets = _read_charades(path), {}
+        truth, subsets = _read_csv(path)
     else:
         truth, subsets = _read_json(path, first_class)
     if subset is not None:
@@ -123,7 +151,7 @@ def read_words(path: Path) -> Iterator[tuple[int, list[str]]]:
         UsageError: It cannot be read, or is no text.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as err:
         raise UsageError(f"cannot read {str(path)!r}: {err.strerror}") from err
     except UnicodeDecodeError as err:
@@ -248,28 +276,56 @@ def _read_thumos(folder: Path) -> tuple[TruthFile, dict[str, str | None]]:
     return truth, subsets
 
 
-def _read_charades(path: Path) -> TruthFile:
+def _read_csv(path: Path) -> tuple[TruthFile, dict[str, str | None]]:
+    """Read Charades or a table of THUMOS'14, as the columns say."""
     truth = TruthFile()
+    subsets: dict[str, str | None] = {}
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            if not {"id", "length", "actions"} <= set(reader.fieldnames or ()):
-                raise UsageError(f"{str(path)!r} must have the columns id, length and actions")
+            layouts = (CHARADES_COLUMNS, THUMOS_COLUMNS, THUMOS_TRUTH_COLUMNS)
+            columns = set(reader.fieldnames or ())
+            layout = next((layout for layout in layouts if columns >= set(layout)), None)
+            if layout is None:
+                raise UsageError(
+                    f"{str(path)!r} must have the columns "
+                    + ", or ".join(", ".join(layout) for layout in layouts)
+                )
             for row in reader:
                 where = f"line {reader.line_num} of {str(path)!r}"
-                actions = [text.split() for text in (row["actions"] or "").split(";") if text]
-                if any(len(words) != 3 or words[0][:1] != "c" for words in actions):
-                    raise UsageError(f"{where} must have actions like 'c092 11.90 21.20'")
-                (truth.lengths[row["id"]],) = read_numbers([row["length"]], where)
-                truth.segments[row["id"]] = [
-                    _segment(times, str(_class_number(name[1:], 0, where)), where)
-                    for name, *times in actions
-                ]
+                cells = [row[name] or "" for name in layout]
+                if layout is CHARADES_COLUMNS:
+                    _add_charades(truth, cells, where)
+                else:
+                    _add_thumos(truth, cells, where)
+                    subsets[cells[0]] = next(iter(cells[0].split("_")[1:2]), None)
     except OSError as err:
         raise UsageError(f"cannot read {str(path)!r}: {err.strerror}") from err
     except (UnicodeDecodeError, csv.Error) as err:
         raise UsageError(f"{str(path)!r} must be a CSV file, but is not: {err}") from err
-    return truth
+    return truth, subsets
+
+
+def _add_charades(truth: TruthFile, cells: Sequence[str], where: str) -> None:
+    video_id, length, text = cells
+    actions = [action.split() for action in text.split(";") if action]
+    if any(len(words) != 3 or words[0][:1] != "c" for words in actions):
+        raise UsageError(f"{where} must have actions like 'c092 11.90 21.20'")
+    (truth.lengths[video_id],) = read_numbers([length], where)
+    truth.segments[video_id] = [
+        _segment(times, str(_class_number(name[1:], 0, where)), where) for name, *times in actions
+    ]
+
+
+def _add_thumos(truth: TruthFile, cells: Sequence[str], where: str) -> None:
+    video_id, label, start, end, *length = cells
+    if length:  # the ground truth numbers the sorted names, and what is ambiguous -1
+        names = [*THUMOS_CLASSES.values(), AMBIGUOUS]
+        if label not in map(str, range(-1, len(THUMOS_CLASSES))):
+            raise UsageError(f"{where} must have a class index of THUMOS'14, got {label!r}")
+        label = names[int(label)]
+        (truth.lengths[video_id],) = read_numbers(length, where)
+    truth.segments.setdefault(video_id, []).append(_segment([start, end], label, where))
 
 
 def _read_json(path: Path, first_class: int) -> tuple[TruthFile, dict[str, str | None]]:
@@ -279,6 +335,11 @@ def _read_json(path: Path, first_class: int) -> tuple[TruthFile, dict[str, str |
         raise UsageError(
             f"the annotations must be an object of videos, perhaps under 'database', but "
             f"{str(path)!r} is not"
+        )
+    if "results" in videos:
+        raise UsageError(
+            f"the annotations must be videos by id, but {str(path)!r} has 'results', as prediction "
+            f"files do: predictions come first, then the truth"
         )
     truth = TruthFile()
     subsets: dict[str, str | None] = {}
