@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_store import SPEC, make_store, rows_of
 
-from features import FORMATS, FeatureStore, export_store
+from features import FORMATS, Annotations, FeatureStore, export_store
 from features.exports import file_name
 from manifests import StoreError, UsageError
 
@@ -97,6 +97,30 @@ def test_the_readme_states_the_mapping(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("snippet_len", "start", "centre"),
+    [
+        (8, "(i * 4 - 4) / fps", "(i * 4 + 0) / fps"),
+        (5, "(i * 4 - 2) / fps", "(i * 4 + 0.5) / fps"),
+    ],
+)
+def test_the_readme_knows_centred_windows(tmp_path, snippet_len, start, centre):
+    spec = replace(SPEC, snippet_len=snippet_len, alignment="centre")
+    export_store(make_store(tmp_path / "s.zarr", COUNTS, spec), tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert f"start  = {start}\n" in text
+    assert f"centre = {centre}\n" in text
+    assert "windows are centre-aligned" in text
+    assert f"offset of the first centre {snippet_len % 2 / 2:g} frames" in text
+
+
+def test_npy_says_that_it_has_no_use_for_segments(tmp_path):
+    store = make_store(tmp_path / "s.zarr", {"v": 2})
+    annotations = Annotations(("run",), {"v": ()}, {"v": None})
+    report = export_store(store, tmp_path / "out", "npy", annotations)
+    assert report.notes == ("npy has no annotation file: nothing is made of the segments",)
+
+
 def test_the_readme_of_predictions_speaks_of_frames(tmp_path):
     frames = replace(
         SPEC, snippet_len=1, snippet_stride=1, prediction={"window_len": 16, "window_stride": 8}
@@ -112,7 +136,10 @@ def test_two_streams_are_exported_side_by_side(tmp_path):
     both = first.concat(make_store(tmp_path / "b.zarr", {"v": 9}, replace(SPEC, feature_dim=3)))
     export_store(both, tmp_path / "out")
     assert read_export(tmp_path / "out")["v"][0].shape == (9, 8)
-    assert len(json.loads((tmp_path / "out" / "store.json").read_text())["feature_specs"]) == 2
+    stated = json.loads((tmp_path / "out" / "store.json").read_text())
+    assert len(stated["feature_specs"]) == 2
+    assert stated["channel_ranges"] == {"toy": [0, 5], "toy-2": [5, 8]}
+    assert "Channels: 0-4 toy, 5-7 toy-2." in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_wrong_use_is_refused(tmp_path):

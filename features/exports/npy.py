@@ -16,9 +16,10 @@ import numpy as np
 from manifests import StoreError, write_atomic
 
 from ..store.feature_store import FeatureStore
-from ..store.spec import FeatureSpec
 from .report import ExportReport, claim_folder, file_name, folder_bytes
 from .request import ExportRequest
+
+UNUSED = "npy has no annotation file: nothing is made of the segments"
 
 
 def export_npy(request: ExportRequest) -> ExportReport:
@@ -40,19 +41,21 @@ def export_npy(request: ExportRequest) -> ExportReport:
         _write_json(out / f"{name}.json", _describe_video(store, video_id, times_S3))
         _check(out / name, feats_SD, times_S3)
         num_rows += len(feats_SD)
-    write_atomic(out / "README.md", _readme(store).encode())
+    write_atomic(out / "README.md", _readme(request).encode())
     _write_json(
         out / "store.json",
         {
             "format": "npy",
             "dtype": "float32",
             "feature_dim": store.feature_dim,
+            "channel_ranges": {name: list(span) for name, span in store.channel_ranges.items()},
             "store_digest": store.digest,
             "feature_specs": [spec.to_dict() for spec in store.specs],
             "files": {video_id: f"{name}.npy" for video_id, name in names.items()},
         },
     )
-    return ExportReport("npy", out, len(names), num_rows, folder_bytes(out))
+    notes = () if request.annotations is None else (UNUSED,)
+    return ExportReport("npy", out, len(names), num_rows, folder_bytes(out), notes)
 
 
 def _name(video_id: str) -> str:
@@ -77,6 +80,7 @@ def _describe_video(store: FeatureStore, video_id: str, times_S3: np.ndarray) ->
         "snippet_len": spec.snippet_len,
         "snippet_stride": spec.snippet_stride,
         "tail": spec.tail,
+        "alignment": spec.alignment,
     }
 
 
@@ -99,26 +103,31 @@ def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-def _readme(store: FeatureStore) -> str:
-    spec: FeatureSpec = store.spec
+def _readme(request: ExportRequest) -> str:
+    store, spec = request.store, request.store.spec
     rate = "the video's own frame rate" if spec.fps is None else f"{spec.fps} frames per second"
+    channels = ", ".join(
+        f"{first}-{end - 1} {name}" for name, (first, end) in store.channel_ranges.items()
+    )
     tail = (
         "The last snippet may be partial: its last frame is repeated to fill it, and its times\n"
         "cover the real frames only."
         if spec.tail == "pad"
         else "Frames after the last full snippet have no row."
     )
+    lead = request.offset - spec.snippet_len / 2  # 0, or half a window before
+    shift = f" - {-lead:g}" if lead else ""
     rows = (
         f"Row `i` was computed from {spec.snippet_len} frames, sampled at {rate}, starting at\n"
-        f"sampled frame `i * {spec.snippet_stride}` (windows are left-aligned)."
-        if spec.prediction is None
+        f"sampled frame `i * {spec.snippet_stride}{shift}` (windows are {spec.alignment}-aligned)."
+        if spec.pooling == "snippet" and spec.prediction is None
         else f"Row `i` is sampled frame `i`, at {rate}: the mean over all windows that hold it."
     )
     return f"""# Snippet features of {len(store)} videos
 
 One `.npy` per video: float32, shape `(S, {store.feature_dim})`, C order, time first. The name is
 the video id; characters that a file name cannot hold are percent-encoded (`store.json` maps ids to
-files).
+files). Channels: {channels}.
 
 ## Which seconds row i stands for
 {rows}
@@ -128,11 +137,11 @@ The `.json` beside each file holds the exact `start_seconds`, `centre_seconds` a
 every row, from the presentation times of the video: use those. Where a tool wants a formula, with
 `fps` of that file and a video of constant rate that starts at 0:
 
-    start  = i * {spec.snippet_stride} / fps
-    centre = (i * {spec.snippet_stride} + {spec.snippet_len / 2:g}) / fps
+    start  = (i * {spec.snippet_stride}{shift}) / fps
+    centre = (i * {spec.snippet_stride} + {request.offset:g}) / fps
 
 so the feature stride is {spec.snippet_stride} frames, the window {spec.snippet_len} frames, and the
-offset of the first centre {spec.snippet_len / 2:g} frames.
+offset of the first centre {request.offset:g} frames.
 
 Backbone: {", ".join(s.backbone for s in store.specs)}. Everything else that made these rows is in
 `store.json`, under `feature_specs`.
