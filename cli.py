@@ -714,7 +714,7 @@ def annotations(segments: str | None) -> Any:
 )
 @click.option("--train-subset", default="train", show_default=True)
 @click.option("--test-subset", default="test", show_default=True)
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
 @click.option("--epochs", type=int, help="Passes over the training videos (default: the paper's).")
 @click.option("--lr", type=float, help="Learning rate at the start (default: the paper's).")
 @click.option(

@@ -95,6 +95,13 @@ def test_probe_keeps_what_is_asked_and_evaluate_reads_it(folder: Path, tmp_path:
     assert json.loads(score.stdout)["scores"]["mAP"] > 0.5
 
 
+def test_probe_wants_other_videos_to_score_on(folder: Path) -> None:
+    words = ("probe", folder / "a.zarr", "--segments", folder / "segments.parquet")
+    said = complaint(run(cli.features, *words, "--test-subset", "train"))
+    assert "scored on other videos" in said
+    assert "--seed" in complaint(run(cli.features, *words, "--seed", -1))
+
+
 @pytest.mark.slow
 def test_probe_with_a_detection_head(folder: Path, tmp_path: Path) -> None:
     words = ("probe", folder / "a.zarr", "--segments", folder / "segments.parquet")

@@ -154,6 +154,14 @@ def test_a_loss_that_explodes_is_named() -> None:
         )
 
 
+def test_scores_that_are_no_numbers_are_named() -> None:
+    videos, head = made_videos(2), PDAN(6, 3, SMALL["pdan"])
+    targets = [head.targets(video) for video in videos]
+    train_head(head, [v.feats_SD for v in videos], targets, HeadRecipe(2, 1, 1e30), seed=0)
+    with pytest.raises(UsageError, match="but some are NaN"):
+        TrainedHead("pdan", ("a", "b", "c"), head).predict(videos[0].feats_SD)
+
+
 def test_padding_is_zero_and_lengths_are_kept() -> None:
     feats_NDT, lengths_N = pad_videos([np.ones((3, 2)), np.ones((1, 2))], torch.device("cpu"))
     assert feats_NDT.shape == (2, 2, 3)

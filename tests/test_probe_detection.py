@@ -192,6 +192,9 @@ def test_class_scores_that_do_not_fit(
         ({"lr": -1.0}, "lr must be above 0"),
         ({"hidden_dim": 12}, "hidden_dim must be a multiple of 8"),
         ({"temporal_scale": 2}, "temporal_scale must be >= 3"),
+        ({"temporal_scale": -4}, "temporal_scale must be >= 3"),
+        ({"head": "bmn", "lr": 1e30}, "scores of a head must be numbers"),
+        ({"head": "bmn", "lr": 1e30, "epochs": 3}, "loss must stay finite"),
         ({"temporal_scale": 3, "max_duration": 3}, "raise the temporal scale"),
     ],
 )
@@ -217,6 +220,15 @@ def test_features_that_are_not_finite(tmp_path: Path) -> None:
     store = made_store(tmp_path / "nan.zarr", 3, damage=damage)
     with pytest.raises(StoreError, match="but row 7 of video 'v_1' is not"):
         probe_detection(store, segments_table(segment_rows(3)), device="cpu", **SMALL)
+
+
+def test_a_head_that_finds_nothing_has_scores(tmp_path: Path) -> None:
+    store = made_store(tmp_path / "s.zarr", 3)
+    sizes = {**SMALL, "temporal_scale": 2}  # one candidate, which the suppression drops
+    report = probe_detection(store, segments_table(segment_rows(3)), "bmn", device="cpu", **sizes)
+    assert report.detections == {"v_2": ()}
+    assert (report.scores.map, report.scores.recall_at) == (0.0, (0.0, 0.0, 0.0))
+    assert (report.random.map, report.random.auc) == (0.0, 0.0)
 
 
 def test_videos_that_are_absent_are_named(store: FeatureStore) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from .boundary_targets import boundary_targets, overlap_map, valid_cells
 from .map_losses import boundary_loss, classification_loss, regression_loss
+from .training import require_finite_loss, require_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,9 @@ def train_detector(
         recipe: Of the paper, or `over` other epochs.
         seed: Of the order of the examples and of the draws of the loss.
         device: Where to train.
+
+    Raises:
+        UsageError: The loss is not finite.
     """
     num_bins = examples[0].feats_DT.shape[1]
     valid = torch.from_numpy(valid_cells(cells, num_bins)).to(device)
@@ -140,6 +144,7 @@ def train_detector(
             optimiser.step()
             total += float(loss.detach()) * len(batch)
         losses.append(total / len(examples))
+        require_finite_loss(losses[-1], epoch, recipe.rate(epoch))
     model.eval()
     return losses
 
@@ -174,12 +179,18 @@ def detect(
     batch_size: int,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield map, starts and ends of one window after the other, float32."""
+    """Yield map, starts and ends of one window after the other, float32.
+
+    Raises:
+        UsageError: A score is NaN.
+    """
     model.to(device).eval()
     for first in range(0, len(feats_DT), batch_size):
         batch = np.stack(feats_DT[first : first + batch_size])
-        outputs = [part.cpu().numpy() for part in model(torch.from_numpy(batch).to(device))]
-        yield from zip(*outputs, strict=True)
+        outputs = model(torch.from_numpy(batch).to(device))
+        for part in outputs:
+            require_numbers(part)
+        yield from zip(*(part.cpu().numpy() for part in outputs), strict=True)
 
 
 def _batches(examples: Sequence[Example], size: int) -> Iterator[Sequence[Example]]:

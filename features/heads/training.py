@@ -61,24 +61,43 @@ def train_head(
             rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,)))
             batches = _batches(feats, targets, recipe, rng, device)
             losses.append(float(np.mean([_step(head, optimiser, batch) for batch in batches])))
-            if not math.isfinite(losses[-1]):
-                raise UsageError(
-                    f"the loss must stay finite, but is {losses[-1]} in epoch {epoch + 1} at "
-                    f"learning rate {rate:g}; choose a smaller one"
-                )
+            require_finite_loss(losses[-1], epoch, rate)
             plateau.step(losses[-1])
     head.eval()
     return losses
 
 
+def require_finite_loss(loss: float, epoch: int, rate: float) -> None:
+    """Raise UsageError if the mean loss of an epoch, counted from 0, is not finite."""
+    if not math.isfinite(loss):
+        raise UsageError(
+            f"the loss must stay finite, but is {loss} in epoch {epoch + 1} at learning rate "
+            f"{rate:g}; choose a smaller one"
+        )
+
+
+def require_numbers(scores: torch.Tensor) -> None:
+    """Raise UsageError if one of the scores of a head is NaN."""
+    if scores.isnan().any():
+        raise UsageError(
+            "the scores of a head must be numbers, but some are NaN: its weights have grown beyond "
+            "measure; train it at a smaller learning rate"
+        )
+
+
 @torch.inference_mode()
 def score_rows(head: FrameHead, feats_SD: np.ndarray) -> np.ndarray:
-    """Return the probability of every class on every row of one video, float64 `(S, K)`."""
+    """Return the probability of every class on every row of one video, float64 `(S, K)`.
+
+    Raises:
+        UsageError: A score is NaN.
+    """
     device = next(head.parameters()).device
     if len(feats_SD) == 0:
         return np.zeros((0, head.num_classes))
     head.eval()
     logits_1KT = head(*pad_videos([feats_SD], device))
+    require_numbers(logits_1KT)
     return torch.sigmoid(logits_1KT[0].T.double()).cpu().numpy()
 
 

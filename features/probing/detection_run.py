@@ -121,12 +121,13 @@ def train_and_detect(
         device: Where to train.
 
     Raises:
-        UsageError: The head cannot be built so, or no window holds an action.
+        UsageError: The head cannot be built so, no window holds an action, or its training
+            diverges.
     """
-    cells = head.cells(sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = head.network(train[0].feats_SD.shape[1], sizes)
+    cells = head.cells(sizes)
     examples = [
         make_example(window.feats_DT, bins_G2, cells, recipe.anchor_margin)
         for video in train

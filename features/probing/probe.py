@@ -48,7 +48,8 @@ def probe(
         training: `seed`, `device`, `epochs`, `lr` of `probe_store` and `probe_detection`.
 
     Raises:
-        UsageError: An unknown head, arguments that it does not have, no video to score.
+        UsageError: An unknown head, arguments that it does not have, no video to score, one
+            subset to train and to score on.
         CheckpointError: The folder `trained` holds no head.
         StoreError: Features are damaged or not finite.
     """
@@ -61,6 +62,11 @@ def probe(
             store,
             segments,
             test_subset,
+        )
+    if train_subset == test_subset:
+        raise UsageError(
+            f"a head must be scored on other videos than it was trained on, but both subsets are "
+            f"{train_subset!r}"
         )
     given: dict[str, Any] = {
         "train_subset": train_subset,

@@ -265,6 +265,8 @@ def _score(
     }
     bare = {video_id: [row[:3] for row in rows] for video_id, rows in found.proposals.items()}
     precision = detection_map(truth, labelled, THUMOS_TIOUS, drop_unknown=True)
+    if not any(bare.values()):  # suppression drops a last candidate, and what has no score left
+        return DetectionScores(tuple(precision.map_T.tolist()), 0.0, (0.0,) * len(RECALL_AT), 0.0)
     recall = average_recall(truth, bare)
     return DetectionScores(
         tuple(precision.map_T.tolist()),
