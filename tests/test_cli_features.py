@@ -12,6 +12,8 @@ import cli
 from features import HEADS, METRICS
 from manifests import SourceVideo, write_segments, write_sources
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ["jump", "run"]
 
 
@@ -102,7 +104,6 @@ def test_probe_wants_other_videos_to_score_on(folder: Path) -> None:
     assert "--seed" in complaint(run(cli.features, *words, "--seed", -1))
 
 
-@pytest.mark.slow
 def test_probe_with_a_detection_head(folder: Path, tmp_path: Path) -> None:
     words = ("probe", folder / "a.zarr", "--segments", folder / "segments.parquet")
     sizes = ("--argument", "temporal_scale=16", "--argument", "hidden_dim=8", "--epochs", 2)

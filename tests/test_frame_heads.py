@@ -30,6 +30,8 @@ from features.heads.super_events import CauchyFilters, super_event_scores
 from features.heads.tgm import TemporalMixture
 from manifests import CheckpointError
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "pdan": PDANArguments(width=8, num_layers=2),
     "tgm": TGMArguments(width=8),
