@@ -17,10 +17,11 @@ from made_processes import below
 from made_videos import encode, stamped_frames
 from test_extract import write_tiny_run
 
+import features.extraction.actors as actors_module
 import features.extraction.extract_plan as plan_module
 import features.extraction.shard_attempt as attempt_module
 from features import FeatureStore, extract_features, verify_store
-from features.extraction.actors import MAX_ATTEMPTS, MAX_HANGS, Attempt, checkpoint_paths
+from features.extraction.actors import MAX_ATTEMPTS, MAX_HANGS, Attempt, checkpoint_paths, share_out
 from features.extraction.extract_plan import plan_cut, plan_extraction
 from features.extraction.shard_attempt import FailedAttempt, ShardAttempts
 from features.extraction.streams import open_streams
@@ -31,6 +32,7 @@ from manifests import (
     SourceVideo,
     UsageError,
     probe_video,
+    ray_cluster,
     read_sources,
     write_sources,
 )
@@ -81,6 +83,32 @@ def test_a_video_is_rejected_when_it_hangs_or_crashes_twice():
 def test_folders_of_runs_travel_and_nothing_else(tmp_path):
     assert checkpoint_paths(tmp_path / "run") == {"": str(tmp_path / "run")}
     assert checkpoint_paths({"a": "x"}) == {"a": str(Path("x").absolute())}
+
+
+def test_actors_share_what_the_nodes_have():
+    assert share_out([(2, None)], 5) == (2, 1)
+    assert share_out([(16, None)]) == (1, 16)
+    assert share_out([(4, None), (8, None)]) == (2, 4)  # 6 each would fit one node only
+    assert share_out([(8, None), (3, None)], 4) == (4, 2)
+    assert share_out([(8, 8), (56, 0)]) == (8, 1)  # processors without GPUs are of no use
+    assert share_out([(16, 2), (16, 2)], 8) == (4, 8)
+    assert share_out([(16, 4), (4, 4)]) == (8, 1)
+    assert share_out([(0, None), (4, None)]) == (1, 4)
+    assert [share_out(rooms)[0] for rooms in ([(4, 0)], [(0, 2)], [])] == [0, 0, 0]
+
+
+@pytest.mark.slow
+def test_actors_that_find_no_room_at_first_get_that_of_others(tmp_path, monkeypatch, small_shards):
+    """Two actors where one fits: the shards that the other waits with are filled too."""
+    monkeypatch.setattr(actors_module, "share_out", lambda rooms, wanted: (wanted, 1))
+    write_tiny_run(tmp_path / "run")
+    path = encode(tmp_path / "v.mp4", stamped_frames(40))
+    videos = [replace(probe_video(str(path)), video_id=f"v{number}") for number in range(3)]
+    monkeypatch.chdir(tmp_path)
+    with ray_cluster(1):
+        report = extract_features(videos, "run", "s.zarr", snippet_stride=1, actors=2)
+    assert report.ok
+    assert report.digest == expected_digest(videos, tmp_path)
 
 
 @pytest.fixture

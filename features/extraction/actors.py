@@ -93,7 +93,8 @@ class Crew:
         checkpoints: Folders of runs by stream name.
         opening: How `open_streams` opens them.
         decode_seconds: A decoder that gives no frame for so long is ended.
-        num_actors: None: one per GPU, or one per node where there is none.
+        num_actors: None: one per GPU, or one per node where there is none. No more than there is
+            room for.
         workers: Decoding threads of each; None: one per processor, at most 8.
         device: "cpu" or "cuda"; known once the cluster is.
         cores: Processors of each.
@@ -142,19 +143,44 @@ def open_crew(crew: Crew, device: str | None, address: str | None) -> Iterator[t
         raise UsageError(f"the device must be 'cpu' or 'cuda', got {device!r}")
     with ray_cluster(None, address):
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
-        gpus = [int(node["GPU"]) for node in nodes if node.get("GPU", 0) >= 1]
+        gpus = sum(int(node.get("GPU", 0)) for node in nodes)
         crew.device = device or ("cuda" if gpus else "cpu")
-        if not cpus or (crew.device == "cuda" and not gpus):
+        rooms = [
+            (int(node.get("CPU", 0)), int(node.get("GPU", 0)) if crew.device == "cuda" else None)
+            for node in nodes
+        ]
+        crew.num_actors, crew.cores = share_out(rooms, crew.num_actors)
+        if not crew.num_actors:
             raise UsageError(f"the device {crew.device!r} is not available in the cluster")
-        if crew.num_actors is None:
-            crew.num_actors = sum(gpus) if crew.device == "cuda" else len(cpus)
-        crew.cores = max(min(sum(cpus) // crew.num_actors, max(cpus)), 1)
         precision = "float32"
         if crew.device == "cuda":
             ask = ray.remote(num_gpus=1)(_gpu_precision)
             precision = ray.get(ask.remote())
         yield crew.device, precision
+
+
+def share_out(
+    rooms: Sequence[tuple[int, int | None]], wanted: int | None = None
+) -> tuple[int, int]:
+    """Return how many actors there is room for, and the processors of each: as many as will do.
+
+    # nodes of 8 and 3 processors: two actors have 4, both on the first; four have 2
+
+    Args:
+        rooms: Processors and GPUs of every node; None where no GPU is needed.
+        wanted: Actors; None: one per GPU, or one per node where none is needed.
+    """
+
+    def num_actors(cores: int) -> int:
+        return sum(
+            cpus // cores if gpus is None else min(cpus // cores, gpus) for cpus, gpus in rooms
+        )
+
+    if wanted is None:
+        wanted = sum(min(cpus, 1) if gpus is None else gpus for cpus, gpus in rooms)
+    wanted = min(wanted, num_actors(1))
+    most = max((cpus for cpus, _ in rooms), default=1)
+    return wanted, next(c for c in range(max(most, 1), 0, -1) if c == 1 or num_actors(c) >= wanted)
 
 
 def _gpu_precision() -> str:
@@ -202,6 +228,7 @@ class _Shift:
             while idle and (attempt := self._next()):
                 actor = idle.pop()
                 self.running[actor.extract.remote(self._work(attempt))] = (actor, attempt)
+            idle.clear()  # they end: another may wait for what they hold
             if not self.running:
                 return self.failed
             ready, _ = ray.wait(list(self.running), num_returns=1, timeout=LOOK_SECONDS)

@@ -53,7 +53,7 @@ class ExtractPlan:
 
     @property
     def sources_digest(self) -> str:
-        """Return a digest of which part of which file each row of the sources table means.: files may move."""
+        """Return a digest of which part of which file each row means; files may move."""
         return canonical_digest(
             [
                 [v.num_bytes, v.first_frame, v.end_frame, str(v.start_seconds), str(v.end_seconds)]
