@@ -32,9 +32,11 @@ from made_exports import (
 
 from features import export_store
 from features.exports import bsn_bins, export_tree, mmaction2_bins, resize_linear
+from features.exports.gtad_thumos import OFFICIAL_NUMBERS
 from manifests import StoreError, UsageError
 
 pytestmark = pytest.mark.slow
+THUMOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "annotations"
 ANNOTATIONS = make_annotations(**SUBSETS)
 
 
@@ -249,6 +251,26 @@ def test_gtad_thumos_takes_frame_features_as_they_are(tmp_path):
     truth = json.loads((tmp_path / "out" / "evaluation" / "thumos_gt.json").read_text())
     assert truth["database"]["video_test_0000004"]["subset"] == "test"
     assert truth["database"]["video_test_0000004"]["annotations"][0]["segment"] == ["0.4", "2.6"]
+
+
+def test_gtad_thumos_numbers_its_own_classes_as_the_original_files_do(tmp_path, two_streams):
+    classes = ("BaseballPitch", "CricketShot", "VolleyballSpiking")
+    export_store(two_streams, tmp_path, "gtad-thumos", replace(ANNOTATIONS, classes=classes))
+    rows = read_rows(tmp_path / "test_Annotation.csv")
+    assert [(row["type"], row["type_idx"]) for row in rows] == [
+        ("CricketShot", "24"),
+        ("BaseballPitch", "7"),
+    ]
+    truth = read_rows(tmp_path / "thumos14_test_groundtruth.csv")
+    assert [row["label-idx"] for row in truth] == ["1", "0"]
+
+
+@pytest.mark.skipif(not THUMOS.is_dir(), reason="needs the official annotations")
+def test_official_numbers_are_those_of_the_original_files():
+    for split in ("val", "test"):
+        rows = read_rows(THUMOS / f"thumos14_{split}_Annotation.csv")
+        stated = {row["type"]: int(row["type_idx"]) for row in rows}
+        assert stated == OFFICIAL_NUMBERS | {"Ambiguous": 0}
 
 
 def test_gtad_thumos_says_what_it_cannot_hold(tmp_path, store, two_streams):

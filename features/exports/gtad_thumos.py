@@ -38,6 +38,16 @@ TIE_SECONDS = 1e-9
 SKIP_FRAMES = 5  # the loader takes every fifth row
 OFFICIAL_NAME = re.compile(r"video_(validation|test)_\d{7}")
 ANNOTATION_COLUMNS = ("video", "type", "type_idx", "start", "end", "startFrame", "endFrame")
+# `type_idx` of the twenty classes in the original files: columns of the published `uNet_test.npy`.
+# fmt: off
+OFFICIAL_NUMBERS = {
+    "BaseballPitch": 7, "BasketballDunk": 9, "Billiards": 12, "CleanAndJerk": 21,
+    "CliffDiving": 22, "CricketBowling": 23, "CricketShot": 24, "Diving": 26, "FrisbeeCatch": 31,
+    "GolfSwing": 33, "HammerThrow": 36, "HighJump": 40, "JavelinThrow": 45, "LongJump": 51,
+    "PoleVault": 68, "Shotput": 79, "SoccerPenalty": 85, "TennisSwing": 92, "ThrowDiscus": 93,
+    "VolleyballSpiking": 97,
+}
+# fmt: on
 RATE_COLUMNS = (
     *("video-name", "t-init", "t-end", "f-init", "f-end"),
     *("video-duration", "frame-rate", "video-frames", "label-idx"),
@@ -49,7 +59,8 @@ MISFITS = (
     "or use --override after exporting anew.",
     "The tool trains with an offset that differs from that of its results by 2 to 3 frames.",
     "Results are rounded to 0.1 s and need the class scores of whole videos (`uNet_test.npy`, row "
-    "= the last four digits of the name - 1, column = type_idx - 1) from another classifier.",
+    "= the last four digits of the name - 1, column = type_idx - 1) from another classifier; the "
+    "classes of THUMOS'14 have their official type_idx, others count from 1.",
     "The original files count Ambiguous segments as ground truth; segment tables have none.",
 )
 
@@ -151,10 +162,10 @@ def _write_annotations(request: ExportRequest) -> None:
                 video.duration_seconds,
                 video.native_fps,
                 video.num_native_frames,
-                index - 1,
+                request.classes.index(label),
             )
             for video in scored
-            for key, _, index, start, end, first, last in _segment_rows(request, video)
+            for key, label, _, start, end, first, last in _segment_rows(request, video)
         ],
     )
     words = dict(zip(request.splits, ("train", "test"), strict=True))
@@ -175,12 +186,13 @@ def _write_annotations(request: ExportRequest) -> None:
 def _segment_rows(
     request: ExportRequest, video: ExportedVideo
 ) -> list[tuple[str, str, int, float, float, int, int]]:
-    """Return a line of the annotation file per segment; type_idx counts from 1."""
+    """Return a line of the annotation file per segment."""
+    is_official = set(request.classes) <= set(OFFICIAL_NUMBERS)
     return [
         (
             video.key,
             request.classes[index],
-            index + 1,
+            OFFICIAL_NUMBERS[request.classes[index]] if is_official else index + 1,
             start,
             end,
             round(start * video.native_fps),
