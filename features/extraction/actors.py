@@ -226,15 +226,17 @@ class _Shift:
         idle = [self.crew.start_actor(self.common) for _ in range(self.num_actors)]
         while True:
             while idle and (attempt := self._next()):
-                actor = idle.pop()
-                self.running[actor.extract.remote(self._work(attempt))] = (actor, attempt)
-            idle.clear()  # they end: another may wait for what they hold
+                self._begin(idle.pop(), attempt)
+            idle.clear()  # no name holds them now, so they end: others may wait for their room
             if not self.running:
                 return self.failed
             ready, _ = ray.wait(list(self.running), num_returns=1, timeout=LOOK_SECONDS)
             for reference in ready:
                 idle.append(self._take_in(reference))
             self._show()
+
+    def _begin(self, actor: Any, attempt: Attempt) -> None:
+        self.running[actor.extract.remote(self._work(attempt))] = (actor, attempt)
 
     def _next(self) -> Attempt | None:
         """Return what to try next: many shards at first, so that actors don't wait between them."""
