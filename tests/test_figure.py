@@ -51,6 +51,25 @@ def test_global_state_is_neither_changed_nor_followed(tmp_path: Path) -> None:
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "serif.png").read_bytes()
 
 
+@pytest.mark.filterwarnings("error")  # of a layout that does not fit
+def test_many_long_names_leave_room_for_what_is_drawn(tmp_path: Path) -> None:
+    figure = new_figure(4, 3)
+    axes = figure.subplots()
+    names = [f"putting clothes somewhere and closing the door {i} $_$" for i in range(157)]
+    class_legend(figure, names, range(157))
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels[-1] == "and 133 more"
+    assert max(map(len, labels)) == 24
+    write_figure(tmp_path / "many.png", figure)
+    inches = axes.get_position().height * figure.get_figheight()
+    assert inches > 2
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert box.y1 <= axes.get_window_extent().y0
+
+
 @pytest.mark.parametrize("vertical", [False, True])
 def test_segments_become_bars_in_lanes(vertical: bool) -> None:
     """Overlapping segments get lanes of their own; a lane is taken again once it is free."""

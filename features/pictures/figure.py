@@ -21,6 +21,9 @@ BLUE, RED = class_rgb(0), class_rgb(1)
 FONT = "DejaVu Sans"  # comes with matplotlib
 TITLE, LABEL, TICK = 10.5, 9.0, 8.0  # points
 DPI = 144
+LONGEST_NAME = 24  # signs of a class name
+MOST_NAMED = 24  # classes in a legend
+LEGEND_ROW = 0.17  # inches
 
 
 def new_figure(width_inches: float, height_inches: float) -> Figure:
@@ -97,10 +100,19 @@ def ground_truth_bar(
 
 
 def class_legend(figure: Figure, classes: Sequence[str], shown: Iterable[int]) -> None:
-    """Name the colours of the classes `shown` under a figure, where it covers nothing."""
-    patches = [Patch(color=class_rgb(index), label=classes[index]) for index in sorted(set(shown))]
+    """Name the colours of the classes `shown` under a figure, which grows by the rows of names.
+
+    Of many classes the first are named, and the others counted.
+    """
+    indices = sorted(set(shown))
+    named = indices[:MOST_NAMED]
+    patches = [Patch(color=class_rgb(i), label=shortened(classes[i])) for i in named]
+    if len(indices) > len(named):
+        patches.append(Patch(alpha=0, label=f"and {len(indices) - len(named)} more"))
     columns = max(1, int(figure.get_figwidth() / 1.7))
     if patches:
+        num_rows = -(-len(patches) // columns)
+        figure.set_figheight(figure.get_figheight() + LEGEND_ROW * (num_rows - 1))
         legend = figure.legend(
             handles=patches,
             loc="outside lower center",
@@ -113,10 +125,16 @@ def class_legend(figure: Figure, classes: Sequence[str], shown: Iterable[int]) -
         legend.set_in_layout(True)
 
 
+def shortened(name: str) -> str:
+    """Return a class name of at most `LONGEST_NAME` signs."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+
+
 def write_figure(path: AnyPath | str, figure: Figure) -> None:
     """Write a figure as PNG, whole or not at all; equal figures give equal bytes."""
     for text in figure.findobj(Text):
         text.set_fontfamily(FONT)
+        text.set_parse_math(False)  # a name may hold dollar signs
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=figure.dpi, metadata={"Software": None})
     write_atomic(path, buffer.getvalue())

@@ -10,13 +10,12 @@ from ..exports.report import file_name
 from ..probing.detections import DetectedVideo
 from ..probing.probe_frames import ProbedVideo
 from .colours import class_rgb
-from .figure import INK, LABEL, LANE, LINE, SOFT, new_figure, style_axes, write_figure
+from .figure import INK, LABEL, LANE, LINE, SOFT, new_figure, shortened, style_axes, write_figure
 from .timeline_page import shown_classes, shown_span
 
 WIDTH_INCHES, LANE_INCHES, FRAME_INCHES = 10.0, 0.55, 0.85
 BAR = 0.17  # height of the truth's bar under predictions, whose axis goes from 0 to 1
 MAX_DETECTIONS = 100  # of a video, the best ones
-LONGEST_NAME = 24  # signs
 
 
 def draw_timeline_figures(
@@ -127,11 +126,10 @@ def _draw_segments(axes: Axes, video: DetectedVideo, classes: Sequence[str], ind
 
 
 def _name_lane(axes: Axes, name: str) -> None:
-    label = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
     axes.text(
         -0.01,
         0.45,
-        label,
+        shortened(name),
         transform=axes.transAxes,
         ha="right",
         va="center",
