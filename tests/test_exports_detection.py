@@ -194,6 +194,21 @@ def test_a_wrong_annotation_file_is_found_on_reading(tmp_path, store, monkeypatc
     assert not (tmp_path / "out" / "store.json").exists()
 
 
+@pytest.mark.parametrize("resize", [None, 100])
+@pytest.mark.parametrize(
+    ("format", "name"), [("actionformer", "actionformer.yaml"), ("opentad", "opentad.py")]
+)
+def test_configurations_of_detectors_state_the_grid(tmp_path, format, name, resize):
+    spec = replace(I3D_SPEC, alignment="centre", fps="15/2")
+    store = make_timed_store(tmp_path / "s.zarr", PTS, spec)
+    export_store(store, tmp_path / "out", format, ANNOTATIONS, resize=resize)
+    text = (tmp_path / "out" / name).read_text()
+    assert "# snippets: every 4 frames, window 16, offset 0, fps 15/2\n" in text
+    if format == "opentad":
+        compile(text, name, "exec")
+        assert "tiou_thresholds=[0.3, 0.4, 0.5, 0.6, 0.7]," in text  # the tool has no default
+
+
 @pytest.mark.parametrize("format", ["actionformer", "opentad", "gtad-anet", "bmn", "mmaction2"])
 def test_rgb_comes_before_flow_whatever_the_store_has(tmp_path, format):
     spec = named_streams(I3D_SPEC, flow=8, sound=4, rgb=8)

@@ -93,6 +93,7 @@ def _yaml(request: ExportRequest, config: dict[str, Any]) -> str:
     lines = [f"  {name}: {json.dumps(value)}\n" for name, value in config.items()]
     return (
         "# Paths are relative to this folder. default_fps null: the fps of annotations.json.\n"
+        f"# snippets: {request.grid_in_words}\n"
         f"dataset_name: {'thumos' if request.resize is None else 'anet'}\n"
         f"train_split: ['{train}']\n"
         f"val_split: ['{score}']\n"

@@ -109,11 +109,10 @@ def _write_labels(request: ExportRequest, name: str, first_class: int) -> None:
 
 
 def _settings(request: ExportRequest) -> str:
-    spec, ranges = request.store.spec, request.store.channel_ranges
+    ranges = request.store.channel_ranges
     roots = {name: name for name in MODES if name in ranges} or {"rgb": next(iter(ranges))}
     lines = [
-        f"# snippets: every {request.stride} frames, window {spec.snippet_len}, offset "
-        f"{request.offset:g}, fps {spec.fps or 'of the video'}; rows per second: S / duration",
+        f"# snippets: {request.grid_in_words}; rows per second: S / duration",
         "# streams, one model each: "
         + ", ".join(f"{name} ({end - first})" for name, (first, end) in ranges.items()),
         *(f'{mode}_root = "./{file_name(name)}"  # -mode {mode}' for mode, name in roots.items()),

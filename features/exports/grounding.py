@@ -179,11 +179,7 @@ def _of_video(place_rows: PlaceRows) -> RowSeconds:
 
 
 def _timing(request: ExportRequest) -> str:
-    spec = request.store.spec
-    return (
-        f"# snippets: every {request.stride} frames, window {spec.snippet_len}, offset "
-        f"{request.offset:g}, fps {spec.fps or 'of the video'}; the tool uses none of them\n"
-    )
+    return f"# snippets: {request.grid_in_words}; the tool uses none of them\n"
 
 
 def _write_annotations(request: ExportRequest, folder: Path, sentences: list[str]) -> None:

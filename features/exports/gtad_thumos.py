@@ -203,11 +203,9 @@ def _segment_rows(
 
 
 def _write_options(request: ExportRequest) -> None:
-    spec = request.store.spec
     write_text(
         request.out / "opts.txt",
-        f"# snippets: every {request.stride} frames, window {spec.snippet_len}, offset "
-        f"{request.offset:g}, fps {spec.fps or 'of the video'}\n"
+        f"# snippets: {request.grid_in_words}\n"
         "--feature_path .\n--video_info ./\n--video_anno ./\n"
         f"--feat_dim {request.store.feature_dim}\n--skip_videoframes {SKIP_FRAMES}\n",
     )

@@ -43,7 +43,7 @@ CONV_GROUPS = 4  # of the first convolution of BMN and G-TAD
 INFO_COLUMNS = ("video", "numFrame", "seconds", "fps", "rfps", "subset", "featureFrame")
 MMACTION2_CONFIG = """\
 # Paths are relative to this folder.
-# snippets: every {stride} frames, window {window}, offset {offset:g}, fps {fps}
+# snippets: {snippets}
 dataset_type = "ActivityNetDataset"
 data_root = "csv_mean_100/"
 ann_file_train = "anet_anno_train.json"
@@ -278,15 +278,10 @@ def _write_mmaction2_annotations(request: ExportRequest) -> None:
 
 
 def _write_config(request: ExportRequest) -> None:
-    spec = request.store.spec
-    said = {
-        "stride": request.stride,
-        "window": spec.snippet_len,
-        "offset": request.offset,
-        "fps": spec.fps or "of the video",
-    }
     if request.format == "mmaction2":
-        text = MMACTION2_CONFIG.format(**said, feature_dim=request.store.feature_dim)
+        text = MMACTION2_CONFIG.format(
+            snippets=request.grid_in_words, feature_dim=request.store.feature_dim
+        )
         write_text(request.out / "mmaction2.py", text)
         return
     is_bmn = request.format == "bmn"
@@ -297,10 +292,9 @@ def _write_config(request: ExportRequest) -> None:
         "temporal_scale": NUM_BINS,
         "feat_dim": request.store.feature_dim,
     }
-    note = "snippets: every {stride} frames, window {window}, offset {offset:g}, fps {fps}"
     lines = "".join(f"--{name} {value}\n" for name, value in options.items())
     alias = "# --feat_dim is --base_feat_dim in older versions of the tool\n" if is_bmn else ""
-    write_text(request.out / "opts.txt", f"# {note.format(**said)}\n{alias}{lines}")
+    write_text(request.out / "opts.txt", f"# snippets: {request.grid_in_words}\n{alias}{lines}")
 
 
 def _mapping(request: ExportRequest) -> str:

@@ -87,6 +87,7 @@ def _config(request: ExportRequest) -> str:
     said = f"{rates[0]:g}" if len(rates) == 1 else "per video"
     return (
         "# Paths are relative to this folder; mmengine configurations are Python.\n"
+        f"# snippets: {request.grid_in_words}\n"
         f"# fps = frame / duration of annotations.json: {said}.\n"
         f"# input channels of the model: {request.store.feature_dim}\n"
         'annotation_path = "annotations.json"\n'
@@ -98,7 +99,12 @@ def _config(request: ExportRequest) -> str:
         f"{_part(request, 'val', kind, score)}"
         f"{_part(request, 'test', kind, score)}"
         ")\n\n"
-        f'evaluation = dict(type="mAP", subset="{score}", ground_truth_filename=annotation_path)\n'
+        "evaluation = dict(\n"
+        '    type="mAP",\n'
+        f'    subset="{score}",\n'
+        "    tiou_thresholds=[0.3, 0.4, 0.5, 0.6, 0.7],\n"
+        "    ground_truth_filename=annotation_path,\n"
+        ")\n"
     )
 
 

@@ -171,6 +171,15 @@ class ExportRequest:
         window = self.store.spec.snippet_len
         return window / 2 if self.store.spec.alignment == "left" else window % 2 / 2
 
+    @property
+    def grid_in_words(self) -> str:
+        """Return stride, window, offset and rate, for the comments of configurations."""
+        spec = self.store.spec
+        return (
+            f"every {self.stride} frames, window {spec.snippet_len}, offset {self.offset:g}, "
+            f"fps {spec.fps or 'of the video'}"
+        )
+
     def covered_seconds(self, video: ExportedVideo) -> float:
         """Return until when the snippets of a video cover it, in the tools' way of counting.
 
