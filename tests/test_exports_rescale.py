@@ -23,6 +23,25 @@ def test_bsn_bins_before_and_after_all_centres_are_zero():
     assert bins_B.tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("num_rows", [2, 5, 10, 25, 50])
+def test_an_edge_on_a_centre_does_not_depend_on_rounding(num_rows):
+    # The first centre is 50 / S bins in: the bin that ends there holds row 0, at every rate.
+    rows_SD = np.random.default_rng(1).normal(size=(num_rows, 2))
+    for fps in (24, 25, 30000 / 1001, 30, 7.5, 23.976, 50):
+        for extra in (0, 3):  # seconds by frames / duration * duration round otherwise
+            frames = 16 * num_rows + extra
+            centres_S = (np.arange(num_rows) + 0.5) * 16 / (frames / (frames / fps))
+            covered = 16 * num_rows / frames * (frames / fps)
+            bins_BD = bsn_bins(rows_SD, centres_S, covered)
+            empty = 50 // num_rows - 1
+            assert np.flatnonzero((bins_BD == 0).all(axis=1)).tolist() == [
+                *range(empty),
+                *range(100 - empty, 100),
+            ]
+            np.testing.assert_allclose(bins_BD[empty], rows_SD[0], atol=1e-3)
+            np.testing.assert_allclose(bins_BD[99 - empty], rows_SD[-1], atol=1e-3)
+
+
 def test_mmaction2_bins_by_hand():
     # Three rows, two bins: h = (2 - 0.0002) / 2 = 0.9999.
     bins_B = mmaction2_bins(np.array([[0.0], [3], [6]]), num_bins=2)[:, 0]

@@ -3,6 +3,7 @@
 import numpy as np
 
 EDGE = 1e-4  # both 100-bin rules keep this far inside the first and the last row
+TIE = 1e-9  # an edge on a centre, as with 25 or 50 rows, may fall on either side of it by rounding
 SAMPLES_PER_BIN = 3
 
 
@@ -13,7 +14,8 @@ def bsn_bins(
 
     Bin `i` covers `[i, i+1] * covered / num_bins` seconds, clipped to 1e-4 inside the first and
     the last snippet centre; its value is the mean of linear interpolation at both ends and the
-    middle. A bin that lies before the first or after the last centre is zero; one row is repeated.
+    middle. A bin that ends before the first or begins after the last centre is zero; one row is
+    repeated.
 
     Args:
         rows_SD: `(S, D)`, S >= 1.
@@ -34,7 +36,7 @@ def bsn_bins(
     ends_B = np.minimum(edges[1:], last - EDGE)
     at_BK = starts_B[:, None] + (ends_B - starts_B)[:, None] * np.array([0, 0.5, 1])
     bins_BD = _interpolate(rows_SD, centre_seconds_S, at_BK).mean(axis=1)
-    bins_BD[(ends_B < first) | (starts_B > last)] = 0
+    bins_BD[(ends_B < first - TIE) | (starts_B > last + TIE)] = 0
     return bins_BD
 
 
