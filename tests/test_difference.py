@@ -87,6 +87,18 @@ def test_every_kind_of_difference_is_named(tmp_path):
     assert record["distances"]["turned"]["toy"] == {"mean": 1.0, "largest": 2.0}
 
 
+def test_another_order_and_other_reasons_are_said_where_rows_are_equal(tmp_path):
+    rows: dict[str, np.ndarray | str] = {"v": E0[None], "w": E1[None], "x": "damaged"}
+    first = write_store(tmp_path / "a.zarr", rows)
+    turned = write_store(tmp_path / "b.zarr", dict(reversed(rows.items())))
+    report = compare_stores(first, turned)
+    assert not report.is_equal
+    assert report.lines()[0] == "the videos of a stand in another order in b"
+    other = compare_stores(first, write_store(tmp_path / "c.zarr", {**rows, "x": "too short"}))
+    assert other.is_equal  # in what can be read
+    assert other.lines()[1:] == ["other reasons: 1 videos", "  x: 'damaged', 'too short'"]
+
+
 def test_videos_at_other_times_have_no_distance(tmp_path):
     rows = {"v": np.stack([E0, E1]), "w": np.stack([E0])}
     a = write_store(tmp_path / "a.zarr", rows)

@@ -241,6 +241,12 @@ def test_what_is_no_store_is_refused(tmp_path):
         FeatureStore.open(tmp_path / "other.zarr")
 
 
+def test_a_store_needs_a_name_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="a store must have a name of its own"):
+        make_store(Path(), COUNTS)
+
+
 def test_a_newer_format_is_refused(tmp_path):
     store = make_store(tmp_path / "s.zarr", COUNTS)
     meta = json.loads((store.path / "zarr.json").read_text())
@@ -393,6 +399,7 @@ def test_a_copy_of_the_arrays_records_in_the_group_is_not_believed(tmp_path):
         (("feature_spec", "versions"), 3, "impossible"),
         (("feature_spec", "versions"), {"torch": float("nan")}, "impossible"),
         (("feature_spec", "height"), float("inf"), "impossible: height"),
+        (("feature_spec", "fps"), "25", "is not the one of its digest"),
     ],
 )
 def test_attributes_that_no_store_has_are_refused(tmp_path, keys, value, words):

@@ -34,6 +34,7 @@ class DiffReport:
         spec: FeatureSpec field -> its value in a and in b, of those that differ.
         only_a: Videos that only a knows, rejected ones included.
         only_b: Videos that only b knows.
+        other_order: Whether the videos that both know stand in another order.
         other_reasons: Video -> its reason in a and in b (None: it has rows), where they differ.
         other_counts: Video -> its rows in a and in b, where both have rows, but not as many.
         other_times: Videos with as many rows in both, at other times.
@@ -52,6 +53,7 @@ class DiffReport:
     spec: Mapping[str, tuple[Any, Any]]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
+    other_order: bool
     other_reasons: Mapping[str, tuple[str | None, str | None]]
     other_counts: Mapping[str, tuple[int, int]]
     other_times: tuple[str, ...]
@@ -73,9 +75,9 @@ class DiffReport:
 
     def lines(self, most: int = 10) -> list[str]:
         """Return the report for people, at most `most` videos of each kind."""
-        if self.is_equal:
-            return [f"equal: {self.path_a} and {self.path_b} have one digest"]
-        found = [f"{name}: {a!r} in a, {b!r} in b" for name, (a, b) in self.spec.items()]
+        found = [f"equal: {self.path_a} and {self.path_b} have one digest"] * self.is_equal
+        found += [f"{name}: {a!r} in a, {b!r} in b" for name, (a, b) in self.spec.items()]
+        found += ["the videos of a stand in another order in b"] * self.other_order
         for words, videos in (
             ("only in a", dict.fromkeys(self.only_a, "")),
             ("only in b", dict.fromkeys(self.only_b, "")),
@@ -91,6 +93,8 @@ class DiffReport:
                 found.append(f"{words}: {len(videos):,} videos")
                 found += [f"  {video_id}{said}" for video_id, said in list(videos.items())[:most]]
                 found += ["  ..."] * (len(videos) > most)
+        if self.is_equal:
+            return found
         if self.not_compared:
             found.append(f"no distances: {self.not_compared}")
         for name, (first, end) in self.channel_ranges.items():
@@ -144,6 +148,7 @@ def compare_stores(path_a: Path | str, path_b: Path | str) -> DiffReport:
         spec=store_a.spec.differences(store_b.spec),
         only_a=tuple(v for v in rows_a if v not in rows_b),
         only_b=tuple(v for v in rows_b if v not in rows_a),
+        other_order=both != [v for v in rows_b if v in rows_a],
         other_reasons={v: pair for v, pair in reasons.items() if pair[0] != pair[1]},
         other_counts={v: pair for v, pair in counts.items() if pair[0] != pair[1]},
         other_times=tuple(v for v in alike if v in other_times),

@@ -13,6 +13,10 @@ from manifests import SnippetGrid, StoreError
 COUNTS = (
     *("feature_dim", "batch", "snippet_len", "snippet_stride", "height", "width", "short_side"),
 )
+TEXTS = (
+    *("backbone", "weights_digest", "pooling", "precision", "device", "dtype", "decode_policy"),
+    "interpolation",
+)
 # Where on the resized frame crops lie, in channel order; "ten" also has each of them mirrored.
 CROPS: Mapping[str, tuple[str, ...]] = {
     "centre": ("centre",),
@@ -104,6 +108,11 @@ class FeatureSpec:
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value < 2**31:
                 raise ValueError(f"{name} must be a whole number from 1 to 2**31, got {value!r}")
+        for name in TEXTS:
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be a text, got {getattr(self, name)!r}")
+        if self.prediction is not None and not isinstance(self.prediction, Mapping):
+            raise ValueError(f"prediction must be a record, got {self.prediction!r}")
         if self.fps is not None and not re.fullmatch(RATE, self.fps):
             raise ValueError(
                 f"fps must be a whole number or a fraction of two, of at most 10 digits each, got "

@@ -117,6 +117,10 @@ class StoredFeatures:
         except OSError as err:
             raise StoreError(f"the index of the store {str(path)!r} is damaged: {err}") from err
         spec = FeatureSpec.from_dict(attributes["feature_spec"])
+        if spec.digest != attributes["feature_spec_digest"]:
+            raise StoreError(
+                f"the FeatureSpec of the store {str(path)!r} is not the one of its digest"
+            )
         features, times = stored_arrays(path, spec.feature_dim)
         if features.num_rows != times.num_rows:
             raise StoreError(

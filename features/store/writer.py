@@ -65,6 +65,8 @@ class StoreWriter:
                 left.unlink()
 
     def _create(self, attributes: dict[str, Any], spec: FeatureSpec) -> None:
+        if self.path.name in ("", ".."):
+            raise StoreError(f"a store must have a name of its own, got {str(self.path)!r}")
         attempt = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}.part")
         attempt.parent.mkdir(parents=True, exist_ok=True)
         group = zarr.create_group(attempt, zarr_format=3, attributes=attributes)
