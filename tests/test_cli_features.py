@@ -90,6 +90,11 @@ def test_probe_keeps_what_is_asked_and_evaluate_reads_it(folder: Path, tmp_path:
         "--trained", tmp_path / "head",
     )  # fmt: skip
     assert json.loads(again.stdout)["map"] == report["map"]
+    more = run(
+        cli.features, "probe", folder / "a.zarr", "--segments", segments,
+        "--trained", tmp_path / "head", "--epochs", 3,
+    )  # fmt: skip
+    assert "it takes no epochs" in complaint(more)
     score = run(
         cli.features, "evaluate", tmp_path / "found.json", segments, "--metric", "activitynet",
         "--subset", "test", "--tiou", 0.5, "--json",

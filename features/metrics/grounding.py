@@ -3,8 +3,10 @@
 R@n,IoU=m is the share of queries where one of the first `n` predictions has IoU with the annotated
 segment of at least `m` (LGI, TALL: >=) or more than `m` (2D-TAN: strictly). mIoU is the mean over
 queries of the best IoU among the first five predictions (LGI) or of the first prediction's
-(2D-TAN). 2D-TAN also clips the annotated end to the video's length. IoU is intersection over the
-span of both, 0 where they do not overlap; two equal segments without length have 0 here.
+(2D-TAN). 2D-TAN also clips the annotated end to the video's length. Its non-maximum suppression (a
+prediction that overlaps a better one by more than 0.5 is dropped) is left to who writes the
+predictions: they are scored as they are. IoU is intersection over the span of both, 0 where they do
+not overlap; two equal segments without length have 0 here.
 
 Sources: JonghwanMun/LGI4temporalgrounding (199e7ab); microsoft/2D-TAN (2f7410f) `lib/core/eval.py`.
 """

@@ -49,7 +49,7 @@ def probe(
 
     Raises:
         UsageError: An unknown head, arguments that it does not have, no video to score, one
-            subset to train and to score on.
+            subset to train and to score on, training of a head that is trained already.
         CheckpointError: The folder `trained` holds no head.
         StoreError: Features are damaged or not finite.
     """
@@ -57,6 +57,13 @@ def probe(
         raise UsageError(f"the head must be one of {', '.join(HEADS)}, got {head!r}")
     arguments = dict(arguments or {})
     if trained is not None:
+        chosen = {"epochs": training.get("epochs"), "lr": training.get("lr")}
+        chosen |= {"arguments": arguments or None, "class scores": class_scores}
+        useless = [name for name, value in chosen.items() if value is not None]
+        if useless:
+            raise UsageError(
+                f"a head that is trained already is only scored: it takes no {useless[0]}"
+            )
         return score_head(
             TrainedHead.load(trained, choose_device(training.get("device"))),
             store,
