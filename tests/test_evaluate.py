@@ -149,6 +149,8 @@ def test_tables_of_thumos(shared: Path, tmp_path: Path) -> None:
         report = evaluate_files("thumos", found, truth, EvaluationOptions(subset="test"))
         assert report.scores["mAP@0.50"] == 0.5
         assert list(report.per_class) == ["BaseballPitch"]
+        report = evaluate_files("proposals", found, truth)
+        assert report.counts["segments"] == 1  # what is ambiguous need not be found
     folder = shared / "data/annotations"
     one, other = (
         read_truth(folder / name, "test")

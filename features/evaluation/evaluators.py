@@ -5,7 +5,7 @@ missing, segments that end before they start) is counted.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,12 +85,7 @@ def detections(
     def evaluate(predictions_path: Path, truth_path: Path, options: EvaluationOptions) -> Found:
         truth = read_truth(truth_path, options.subset)
         found = read_predicted_segments(predictions_path)
-        segments = truth.segments
-        if not keeps_vague:
-            segments = {
-                video_id: [row for row in rows if row[2] != AMBIGUOUS]
-                for video_id, rows in segments.items()
-            }
+        segments = truth.segments if keeps_vague else _without_ambiguous(truth.segments)
         score = rule(segments, found, options.tious or tious, drop_unknown=options.drop_unknown)
         at = {f"mAP@{tiou:.2f}": float(m) for tiou, m in zip(score.tious, score.map_T, strict=True)}
         counts = {
@@ -108,6 +103,13 @@ def detections(
     return evaluate
 
 
+def _without_ambiguous(segments: Truth) -> dict[str, list[tuple[float, float, Hashable]]]:
+    return {
+        video_id: [row for row in rows if row[2] != AMBIGUOUS]
+        for video_id, rows in segments.items()
+    }
+
+
 def opentad_map(
     truth: Truth, predictions: Predictions, tious: Iterable[float], *, drop_unknown: bool = True
 ) -> DetectionScore:
@@ -120,13 +122,14 @@ def proposals(predictions_path: Path, truth_path: Path, options: EvaluationOptio
     """Score proposals."""
     truth = read_truth(truth_path, options.subset)
     found = read_predicted_segments(predictions_path, needs_labels=False)
+    segments = _without_ambiguous(truth.segments)
     score = average_recall(
-        truth.segments, found, options.tious or ACTIVITYNET_TIOUS, options.max_proposals
+        segments, found, options.tious or ACTIVITYNET_TIOUS, options.max_proposals
     )
     numbers = (1, 5, 10, 50, 100, options.max_proposals)
     at = {f"AR@{n:g}": score.at(n) for n in numbers if n <= options.max_proposals}
     counts = {
-        "videos": sum(map(bool, truth.segments.values())),
+        "videos": sum(map(bool, segments.values())),
         "videos without proposals": score.num_videos_without,
         "segments": score.num_segments,
         "proposals": score.num_proposals,
