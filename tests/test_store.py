@@ -1,6 +1,8 @@
 """The feature store: layout, round trip, resume, damage, and other people's folders."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,6 +241,20 @@ def test_what_is_no_store_is_refused(tmp_path):
     zarr.create_group(tmp_path / "other.zarr")
     with pytest.raises(StoreError, match="a Zarr group, but not a feature store"):
         FeatureStore.open(tmp_path / "other.zarr")
+
+
+def test_runs_that_make_a_store_at_once_share_it(tmp_path, monkeypatch):
+    made = make_store(tmp_path / "made.zarr", COUNTS)
+    replaced = os.replace
+
+    def replace_after_another(source: Path, target: Path) -> None:
+        if Path(target).name == "s.zarr":
+            shutil.copytree(source, target)
+        replaced(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_after_another)
+    assert make_store(tmp_path / "s.zarr", COUNTS).digest == made.digest
+    assert {path.name for path in tmp_path.iterdir()} == {"made.zarr", "s.zarr"}
 
 
 def test_a_store_needs_a_name_of_its_own(tmp_path, monkeypatch):

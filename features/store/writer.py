@@ -62,7 +62,7 @@ class StoreWriter:
         self.shards = ShardWriter(self.path, spec.feature_dim)
         if not self.finished:  # what a killed writer left half-written under temporary names
             for left in [*self.path.rglob("*.partial"), *self.path.rglob(".*.part")]:
-                left.unlink()
+                left.unlink(missing_ok=True)
 
     def _create(self, attributes: dict[str, Any], spec: FeatureSpec) -> None:
         if self.path.name in ("", ".."):
@@ -86,7 +86,12 @@ class StoreWriter:
                 dimension_names=("row", "feature" if name == "features" else "start_centre_end"),
             )
         (attempt / "commits").mkdir()
-        os.replace(attempt, self.path)
+        try:
+            os.replace(attempt, self.path)
+        except OSError:
+            shutil.rmtree(attempt)
+            if not (self.path / "commits").exists():
+                raise  # else another run of the same extraction has just made it
 
     def _check(self, attributes: dict[str, Any], spec: FeatureSpec) -> None:
         found = read_attributes(self.path)
