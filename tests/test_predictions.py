@@ -133,7 +133,7 @@ def test_charades_submission_has_25_lines_a_video(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_timelines_show_truth_and_predictions(tmp_path: Path) -> None:
     report = made_report(("a", "../b"))
-    paths = draw_timeline_figures(report.videos, CLASSES, tmp_path / "new", max_videos=2)
+    paths = draw_timeline_figures(report.videos, CLASSES, tmp_path / "new")
     assert [path.name for path in paths] == ["a.png", "%2E.%2Fb.png"]
     first = paths[0].read_bytes()
     picture_HWC = imread(paths[0])
@@ -141,6 +141,12 @@ def test_timelines_show_truth_and_predictions(tmp_path: Path) -> None:
     assert len(np.unique(picture_HWC.reshape(-1, picture_HWC.shape[2]), axis=0)) > 20
     assert draw_timeline_figures(report.videos[:1], CLASSES, tmp_path / "new") == paths[:1]
     assert paths[0].read_bytes() == first
+
+
+def test_every_video_gets_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = made_report(tuple(f"v{v}" for v in range(30)))
+    monkeypatch.setattr("features.pictures.timeline_figures.draw_timeline", lambda *_: None)
+    assert len(draw_timeline_figures(report.videos, CLASSES, tmp_path)) == 30
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
+from manifests import Progress
+
 from ..exports.report import file_name
 from ..probing.detections import DetectedVideo
 from ..probing.probe_frames import ProbedVideo
@@ -22,24 +24,23 @@ def draw_timeline_figures(
     videos: Sequence[ProbedVideo | DetectedVideo],
     classes: Sequence[str],
     folder: Path | str,
-    max_videos: int = 24,
 ) -> list[Path]:
-    """Write `<video id>.png` for the first test videos of a probe.
+    """Write `<video id>.png` for every test video of a probe.
 
     Args:
         videos: Of a head that predicts frames, or of one that predicts segments.
         classes: Names in id order.
         folder: Made if it does not exist.
-        max_videos: Pictures at most.
 
     Returns:
         The files, in the order of the videos.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    shown = videos[:max_videos]
-    paths = [Path(folder) / f"{file_name(video.video_id)}.png" for video in shown]
-    for video, path in zip(shown, paths, strict=True):
-        draw_timeline(video, classes, path)
+    paths = [Path(folder) / f"{file_name(video.video_id)}.png" for video in videos]
+    with Progress("draw", "videos", len(videos)) as progress:
+        for video, path in zip(videos, paths, strict=True):
+            draw_timeline(video, classes, path)
+            progress.advance(1)
     return paths
 
 
