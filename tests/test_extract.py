@@ -319,6 +319,25 @@ def test_wrong_numbers_fail_before_anything_is_written(tmp_path, long_videos, ar
     assert not (tmp_path / "s.zarr").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, None) for name in ("duration_seconds", "width", "fps_den", "end_frame")),
+        *(("duration_seconds", value) for value in (float("nan"), float("inf"), 1e300, -1.0)),
+        *(("start_seconds", float("nan")), ("end_seconds", float("inf"))),
+        *(("width", 0), ("height", -5), ("num_frames", 2**62), ("first_frame", -1)),
+    ],
+)
+def test_numbers_that_no_video_has_are_named(tmp_path, long_videos, name, value):
+    videos = [long_videos[0], replace(long_videos[3], **{name: value})]
+    with pytest.raises(UsageError, match=f"{name} of video 'set/v3' must be from .*, got "):
+        extract_features(videos, stamp_encoder(), tmp_path / "s.zarr", fps=Fraction(5))
+    assert not (tmp_path / "s.zarr").exists()
+    videos[1] = replace(videos[1], status="rejected", reason="damaged", duration_seconds=0.0)
+    if name in ("width", "height"):
+        assert not extract_features(videos, stamp_encoder(), tmp_path / "s.zarr").ok
+
+
 def test_centre_view_fits_every_shape():
     (view,) = Framing(112, 112, 112).views(240, 320)
     assert (view.short_side, view.x, view.y) == (112, 18, 0)

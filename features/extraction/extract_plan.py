@@ -18,6 +18,14 @@ from .decoding import SnippetCut
 from .own_encoder import MOST_FRAMES
 from .streams import Streams, common_fps, common_num_frames
 
+LONGEST = 10**7  # seconds
+# Of the numbers of the sources table that a plan is made from.
+LIMITS = {
+    **dict.fromkeys(("width", "height", "fps_den"), (1, 2**31 - 1)),
+    **dict.fromkeys(("num_frames", "first_frame", "end_frame", "fps_num"), (0, 2**31 - 1)),
+    "duration_seconds": (0, LONGEST),
+    **dict.fromkeys(("start_seconds", "end_seconds"), (-LONGEST, LONGEST)),
+}
 # What decides pixels and sums, beside our own code.
 VERSIONED = ("av", "decord", "numpy", "opencv-python-headless", "torch")
 
@@ -154,6 +162,8 @@ def _plan_store(
     videos: Sequence[SourceVideo], cut: SnippetCut, grid: SnippetGrid
 ) -> tuple[list[StoredVideo], StoreLayout]:
     """Plan the index and the layout from the sources table alone."""
+    for video in videos:
+        _check_row(video)
     rows = replace(cut, grid=grid)
     counts = [rows.num_snippets(video) if video.status == "ok" else 0 for video in videos]
     layout = plan_layout(counts)
@@ -176,3 +186,18 @@ def _plan_store(
             )
         )
     return stored, layout
+
+
+def _check_row(video: SourceVideo) -> None:
+    """Raise UsageError if a row of a table made elsewhere lacks numbers, or has impossible ones."""
+    if video.status != "ok":
+        return
+    for name, (least, most) in LIMITS.items():
+        value = getattr(video, name)
+        if value is None and name in ("start_seconds", "end_seconds"):
+            continue
+        if value is None or not least <= value <= most:
+            raise UsageError(
+                f"{name} of video {video.video_id!r} must be from {least} to {most} in the sources "
+                f"table, got {value}"
+            )
