@@ -692,10 +692,9 @@ def export(
 
 def annotations(segments: str | None) -> Any:
     """Read a table of annotated segments, if one is given."""
-    from features import Annotations
-    from manifests import read_segments
+    from features import read_annotations
 
-    return None if segments is None else Annotations.of_table(read_segments(segments))
+    return None if segments is None else read_annotations(segments)
 
 
 @features.command(
@@ -751,12 +750,11 @@ def probe(
     """Train a head on STORE and score it on held-out videos, against chance."""
     from features import FeatureStore, check_kept, keep
     from features import probe as probe_with
-    from manifests import read_segments
 
     kept = {"page": page, "scores": scores, "save": save, "detections": detections}
     check_kept(head, kept)
     opened = FeatureStore.open(store, *beside)
-    report = probe_with(opened, read_segments(segments), head, arguments=dict(arguments), **options)
+    report = probe_with(opened, annotations(segments), head, arguments=dict(arguments), **options)
     written = keep(report, pictures=pictures, **kept)
     show(report.to_dict(), [*report.lines(), *(f"wrote {path}" for path in written)], is_json)
 

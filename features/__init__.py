@@ -1,6 +1,6 @@
 """What comes out: snippet features of whole videos, their store, exports, heads and metrics."""
 
-from .annotations import Annotations
+from .annotations import Annotations, read_annotations
 from .demo import DemoReport, run_demo
 from .evaluation.evaluate import METRICS, EvaluationReport, evaluate_files
 from .evaluation.evaluators import EvaluationOptions
@@ -76,6 +76,7 @@ __all__ = [
     "probe",
     "probe_detection",
     "probe_store",
+    "read_annotations",
     "read_detections",
     "read_public_head",
     "rows_digest",

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from manifests import UsageError, snippets_between
+from manifests import AnyPath, UsageError, read_segments, read_sources, snippets_between, to_path
 
 
 class AnnotatedSegment(NamedTuple):
@@ -28,7 +29,7 @@ class Annotations:
 
     Attributes:
         classes: Class names in id order.
-        segments: Video id -> its segments, in the order of the table.
+        segments: Video id -> its segments, in the order of the table; a video may have none.
         subsets: Video id -> its subset, or None.
     """
 
@@ -37,8 +38,20 @@ class Annotations:
     subsets: Mapping[str, str | None]
 
     @classmethod
-    def of_table(cls, table: pa.Table) -> "Annotations":
+    def of(cls, segments: "pa.Table | Annotations") -> "Annotations":
+        """Return annotations as they are, a table of segments read (`of_table`)."""
+        return segments if isinstance(segments, Annotations) else cls.of_table(segments)
+
+    @classmethod
+    def of_table(
+        cls, table: pa.Table, subset_of: Mapping[str, str | None] | None = None
+    ) -> "Annotations":
         """Read a table of `segments.parquet`.
+
+        Args:
+            table: Of annotated segments.
+            subset_of: Subsets of the videos of the dataset: those that have one, and no segment in
+                the table, are annotated with none.
 
         Raises:
             UsageError: There is no class, or a label is none of the stated classes.
@@ -58,7 +71,11 @@ class Annotations:
             segments.setdefault(row["video_id"], []).append(
                 AnnotatedSegment(row["start_seconds"], row["end_seconds"], index_of[row["label"]])
             )
-            subsets.setdefault(row["video_id"], row["subset"])
+            subset = row["subset"] or (subset_of or {}).get(row["video_id"])
+            subsets.setdefault(row["video_id"], subset)
+        for video_id, subset in (subset_of or {}).items():
+            if subset is not None and video_id not in segments:
+                segments[video_id], subsets[video_id] = [], subset
         return cls(
             tuple(classes),
             {video_id: tuple(found) for video_id, found in segments.items()},
@@ -68,6 +85,27 @@ class Annotations:
     def video_ids(self, subset: str) -> list[str]:
         """Return the annotated videos of a subset, in the order of the table."""
         return [video_id for video_id, name in self.subsets.items() if name == subset]
+
+
+def read_annotations(path: AnyPath | str) -> Annotations:
+    """Read `segments.parquet`, and the videos without segments from its sources table beside it.
+
+    Raises:
+        UsageError: As `read_segments`, `read_sources` and `Annotations.of_table`.
+    """
+    table = read_segments(path)
+    beside = sources_beside(table, path)
+    if beside is None:
+        return Annotations.of_table(table)
+    videos = read_sources(beside).table.select(["video_id", "subset"]).to_pylist()
+    return Annotations.of_table(table, {video["video_id"]: video["subset"] for video in videos})
+
+
+def sources_beside(table: pa.Table, path: AnyPath | str) -> AnyPath | None:
+    """Return the sources table that a segments table was made with, if it lies beside it."""
+    stated = (table.schema.metadata or {}).get(b"sources", b"sources.parquet")
+    beside = to_path(path).with_name(PurePosixPath(stated.decode(errors="replace")).name)
+    return beside if beside.exists() else None
 
 
 def snippet_labels(

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from made_stores import even_times, write_store
 from test_cli import complaint, run
@@ -118,6 +121,41 @@ def test_probe_with_a_detection_head(folder: Path, tmp_path: Path) -> None:
     assert "AR@100" in result.stdout
     assert len(json.loads((tmp_path / "found.json").read_text())["results"]) == 6
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("head", "options"),
+    [
+        ("linear", ()),
+        ("pdan", ("--argument", "width=8")),
+        ("gtad", ("--argument", "temporal_scale=16", "--argument", "hidden_dim=8")),
+        ("bmn", ("--argument", "temporal_scale=16", "--argument", "hidden_dim=8")),
+    ],
+)
+def test_videos_without_a_segment_are_annotated_too(
+    folder: Path, tmp_path: Path, head: str, options: tuple[str, ...]
+) -> None:
+    """Those that the sources table beside the segments gives a subset."""
+    segments = pq.read_table(folder / "segments.parquet")
+    kept = segments.filter(
+        pc.invert(pc.is_in(segments["video_id"], pa.array(["video_00", "video_01"])))
+    )
+    pq.write_table(kept, tmp_path / "segments.parquet")
+    videos = [
+        SourceVideo(f"video_{i:02d}", "v.mp4", subset=("train", "test")[i % 2]) for i in range(12)
+    ]
+    write_sources(tmp_path / "sources.parquet", videos, [])
+    words = ("probe", folder / "a.zarr", "--segments", tmp_path / "segments.parquet", "--json")
+    epochs = () if head == "linear" else ("--epochs", 1)
+    result = run(cli.features, *words, "--head", head, *options, *epochs)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert (report["num_train_videos"], report["num_test_videos"]) == (6, 6)
+    words = ("export", folder / "a.zarr", tmp_path / "out", "--format", "pdan")
+    result = run(cli.features, *words, "--segments", tmp_path / "segments.parquet")
+    assert result.exit_code == 0, result.output
+    stated = json.loads((tmp_path / "out" / "charades.json").read_text())
+    assert stated["video_01"] == {**stated["video_01"], "subset": "testing", "actions": []}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Exports for detectors, read by small readers written from the formats' documentation."""
 
+import ast
 import hashlib
 import json
 from dataclasses import replace
@@ -115,7 +116,17 @@ def test_the_configuration_of_actionformer(tmp_path, store):
     assert (config["num_classes"], config["input_dim"]) == (2, 8)
     assert config["max_seq_len"] % 576 == 0 < config["max_seq_len"] >= 98
     assert (tmp_path / "out" / "features" / "v_a%2Fb%20c.npy").exists()
-    check_rows(store, "long", read_actionformer(tmp_path / "out")["v_long"])
+    assert config["file_prefix"] == "v_"
+    check_rows(store, "long", read_actionformer(tmp_path / "out")["long"])
+
+
+def test_the_prefix_of_opentad_is_of_its_files_only(tmp_path, store):
+    export_store(store, tmp_path / "out", "opentad", ANNOTATIONS, prefix="v_")
+    config = python_arguments(tmp_path / "out" / "opentad.py")
+    assert set(config["prefix"]) == {"v_"}
+    assert (tmp_path / "out" / "features" / "v_long.npy").exists()
+    database = json.loads((tmp_path / "out" / "annotations.json").read_text())["database"]
+    assert "long" in database
 
 
 @pytest.mark.parametrize(
@@ -205,7 +216,7 @@ def test_configurations_of_detectors_state_the_grid(tmp_path, format, name, resi
     text = (tmp_path / "out" / name).read_text()
     assert "# snippets: every 4 frames, window 16, offset 0, fps 15/2\n" in text
     if format == "opentad":
-        compile(text, name, "exec")
+        ast.parse(text, name)
         assert "tiou_thresholds=[0.3, 0.4, 0.5, 0.6, 0.7]," in text  # the tool has no default
 
 
@@ -266,6 +277,15 @@ def test_gtad_thumos_takes_frame_features_as_they_are(tmp_path):
     truth = json.loads((tmp_path / "out" / "evaluation" / "thumos_gt.json").read_text())
     assert truth["database"]["video_test_0000004"]["subset"] == "test"
     assert truth["database"]["video_test_0000004"]["annotations"][0]["segment"] == ["0.4", "2.6"]
+
+
+@pytest.mark.parametrize("word", ["validation", "test"])
+def test_gtad_thumos_keeps_official_names_of_one_subset(tmp_path, word):
+    """THUMOS'14 trains on its validation part, also where nothing else was extracted."""
+    spec, name = named_streams(I3D_SPEC, rgb=4, flow=4), f"video_{word}_0000051"
+    store = make_timed_store(tmp_path / "s.zarr", {name: PTS["long"]}, spec)
+    export_store(store, tmp_path / "out", "gtad-thumos", make_annotations(**{name: word}))
+    assert list(read_gtad_thumos(tmp_path / "out")) == [name]
 
 
 def test_gtad_thumos_numbers_its_own_classes_as_the_original_files_do(tmp_path, two_streams):

@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from manifests import UsageError, read_segments, read_sources
+from manifests import AnyPath, UsageError, read_segments, read_sources
 
-from ..annotations import Annotations
+from ..annotations import Annotations, sources_beside
 from ..metrics import AMBIGUOUS
 
 LARGEST_FILE = 2**29  # bytes; official prediction files have some 10**8
@@ -113,14 +113,14 @@ def read_truth(path: Path, subset: str | None = None, first_class: int = 0) -> T
     return truth
 
 
-def read_lengths(path: Path) -> dict[str, float]:
+def read_lengths(path: AnyPath) -> dict[str, float]:
     """Return the lengths of videos that a sources table or an annotation file states.
 
     Raises:
         UsageError: As `read_truth`.
     """
     if path.suffix != ".parquet":
-        return read_truth(path).lengths
+        return read_truth(Path(str(path))).lengths
     videos = read_sources(path).table.select(["video_id", "duration_seconds"]).to_pylist()
     return {
         v["video_id"]: v["duration_seconds"] for v in videos if v["duration_seconds"]
@@ -240,9 +240,8 @@ def _read_tables(path: Path) -> tuple[TruthFile, dict[str, str | None]]:
     annotations = Annotations.of_table(table)
     truth = TruthFile(classes=annotations.classes)
     subsets: dict[str, str | None] = {}
-    stated = (table.schema.metadata or {}).get(b"sources", b"sources.parquet")
-    beside = path.with_name(Path(stated.decode(errors="replace")).name)
-    if beside.exists():
+    beside = sources_beside(table, path)
+    if beside is not None:
         sources = read_sources(beside).table
         for video in sources.select(["video_id", "subset"]).to_pylist():
             subsets[video["video_id"]] = video["subset"]

@@ -74,7 +74,7 @@ def dataset_config(request: ExportRequest) -> dict[str, Any]:
     return {
         "json_file": "annotations.json",
         "feat_folder": "features",
-        "file_prefix": "",
+        "file_prefix": request.prefix or "",
         "file_ext": ".npy",
         "num_classes": len(occurring_classes(request)),
         "input_dim": request.store.feature_dim,
@@ -122,9 +122,11 @@ def _check(request: ExportRequest, config: dict[str, Any]) -> None:
     if request.annotations is not None:
         database = json.loads((request.out / config["json_file"]).read_text())["database"]
     for video in request.videos:
-        path = request.out / config["feat_folder"] / f"{video.key}{config['file_ext']}"
+        name = request.known_as(video.key)
+        file = f"{config['file_prefix']}{name}{config['file_ext']}"
+        path = request.out / config["feat_folder"] / file
         read_SD = np.load(path, mmap_mode="r", allow_pickle=False)
-        stated = database.get(video.key, {"fps": video.fps, "duration": video.duration_seconds})
+        stated = database.get(name, {"fps": video.fps, "duration": video.duration_seconds})
         fps = config["default_fps"] or stated["fps"]
         stride, window = config["feat_stride"], config["num_frames"]
         if stride <= 0:

@@ -31,7 +31,7 @@ MISFITS = (
 )
 PIPELINE = """\
         pipeline=[
-            dict(type="LoadFeats", feat_format="npy"),
+            dict(type="LoadFeats", feat_format="npy"{prefix}),
             dict(type="ConvertToTensor", keys=[{keys}]),
             dict(type="Rearrange", keys=["feats"], ops="t c -> c t"),
             dict(type="Collect", inputs="feats", keys=[{collected}]),
@@ -113,7 +113,9 @@ def _part(request: ExportRequest, name: str, kind: str, subset: str) -> str:
     labels = [] if name == "test" else ["gt_segments", "gt_labels"]
     quoted = [f'"{word}"' for word in labels]
     pipeline = PIPELINE.format(
-        keys=", ".join(['"feats"', *quoted]), collected=", ".join(['"masks"', *quoted])
+        prefix=f', prefix="{request.prefix}"' if request.prefix else "",
+        keys=", ".join(['"feats"', *quoted]),
+        collected=", ".join(['"masks"', *quoted]),
     )
     return (
         f"    {name}=dict(\n"
@@ -157,7 +159,7 @@ def _check(request: ExportRequest) -> None:
         path = request.out / "features" / f"{video.key}.npy"
         read_SD = np.load(path, mmap_mode="r", allow_pickle=False)
         last = len(read_SD) - 1
-        stated = database.get(video.key)
+        stated = database.get(request.known_as(video.key))
         duration = stated["duration"] if stated else video.duration_seconds
         if request.resize is None:
             fps = stated["frame"] / duration if stated else video.fps

@@ -33,7 +33,9 @@ class ExportReport:
 def claim_folder(out: Path) -> None:
     """Make the folder of an export; raises UsageError if it is a file or holds anything."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"the export folder must be new or empty, got {str(out)!r}")
+        is_cut = out.is_dir() and not (out / "store.json").exists()
+        hint = "; without store.json it may be an interrupted export: delete it" if is_cut else ""
+        raise UsageError(f"the export folder must be new or empty, got {str(out)!r}{hint}")
     out.mkdir(parents=True, exist_ok=True)
 
 

@@ -16,6 +16,7 @@ from .report import file_name
 from .rescale import resize_linear
 
 SUBSETS = ("training", "validation", "testing")
+PREFIX_OF_FILES = ("actionformer", "opentad")
 SUBSET_WORDS = {
     **{"train": "training", "training": "training"},
     **{"val": "validation", "valid": "validation", "validation": "validation"},
@@ -134,7 +135,8 @@ class ExportRequest:
     def missing(self) -> tuple[str, ...]:
         """Return the annotated videos that the store lacks, by the names the tool would know."""
         annotated = () if self.annotations is None else self.annotations.segments
-        return tuple(self.key(video_id) for video_id in annotated if video_id not in self.store)
+        absent = [video_id for video_id in annotated if video_id not in self.store]
+        return tuple(self.known_as(self.key(video_id)) for video_id in absent)
 
     def key(self, video_id: str) -> str:
         """Return a video's name in the export: no space, slash, comma or quote is in it."""
@@ -142,6 +144,10 @@ class ExportRequest:
             return self.names[video_id]
         prefix, name = self.prefix or "", file_name(video_id).replace(" ", "%20")
         return name if name.startswith(prefix) else prefix + name
+
+    def known_as(self, key: str) -> str:
+        """Return the name in annotations: some tools put the prefix before file names only."""
+        return key.removeprefix(self.prefix or "") if self.format in PREFIX_OF_FILES else key
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -158,7 +164,10 @@ class ExportRequest:
         found = [name for name in SUBSETS if any(v.subset == name for v in self.annotated)]
         if len(found) > 1:
             return found[0], found[1]
-        return ("training", "testing") if found != ["validation"] else ("training", "validation")
+        if found == ["validation"]:  # of THUMOS'14 the part to train on, else the part to score on
+            is_thumos = self.format == "gtad-thumos"
+            return ("validation", "testing") if is_thumos else ("training", "validation")
+        return "training", "testing"
 
     @property
     def stride(self) -> int:

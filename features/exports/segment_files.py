@@ -22,12 +22,15 @@ def write_database(request: ExportRequest) -> None:
     """Write `annotations.json` and `category_idx.txt`, that ActionFormer and OpenTAD both read.
 
     `label_id` is the line of `category_idx.txt`, from 0. `fps` and `frame` count the frames that
-    the snippets were cut from, so that `frame / duration = fps`.
+    the snippets were cut from, so that `frame / duration = fps`. Names have no prefix: both tools
+    put it before the names of files.
     """
     classes = occurring_classes(request)
     ids = {name: index for index, name in enumerate(classes)}
     write_text(request.out / "category_idx.txt", "".join(f"{name}\n" for name in classes))
-    database = {video.key: _entry(request, video, ids) for video in request.annotated}
+    database = {
+        request.known_as(video.key): _entry(request, video, ids) for video in request.annotated
+    }
     write_json(request.out / "annotations.json", {"version": "1.0", "database": database})
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from manifests import UsageError
 
+from ..annotations import Annotations
 from ..extraction.encoder import choose_device
 from ..heads import TrainedHead
 from ..pictures.timeline_figures import draw_timeline_figures
@@ -24,7 +25,7 @@ OF_FRAMES = ("page", "scores", "save")  # what only heads that predict frames ca
 
 def probe(
     store: FeatureStore,
-    segments: pa.Table,
+    segments: pa.Table | Annotations,
     head: str = "linear",
     train_subset: str = "train",
     test_subset: str = "test",
@@ -38,7 +39,7 @@ def probe(
 
     Args:
         store: Features of both subsets.
-        segments: Table of `segments.parquet`.
+        segments: Table of `segments.parquet`, or what was read of it.
         head: A key of `HEADS`.
         train_subset: Value of the column `subset` to train on.
         test_subset: Value to score on.

@@ -132,7 +132,7 @@ class DetectionReport:
 
 def probe_detection(
     store: FeatureStore,
-    segments: pa.Table,
+    segments: pa.Table | Annotations,
     head: str = "gtad",
     train_subset: str = "train",
     test_subset: str = "test",
@@ -154,7 +154,7 @@ def probe_detection(
 
     Args:
         store: Features of both subsets.
-        segments: Table of `segments.parquet`.
+        segments: Table of `segments.parquet`, or what was read of it.
         head: A key of `DETECTION_HEADS`.
         train_subset: Value of the column `subset` to train on.
         test_subset: Value to score on.
@@ -177,7 +177,7 @@ def probe_detection(
     kind = DETECTION_HEADS[head]
     sizes = kind.resize(temporal_scale, max_duration, hidden_dim)
     recipe = _recipe(kind, epochs, lr)
-    annotations = Annotations.of_table(segments)
+    annotations = Annotations.of(segments)
     train, absent = read_videos(store, annotations, train_subset)
     test, also_absent = read_videos(store, annotations, test_subset)
     external = None if class_scores is None else _external(class_scores, annotations.classes, test)

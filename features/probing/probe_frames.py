@@ -133,7 +133,7 @@ class ProbeReport:
 
 def probe_store(
     store: FeatureStore,
-    segments: pa.Table,
+    segments: pa.Table | Annotations,
     head: str = "linear",
     train_subset: str = "train",
     test_subset: str = "test",
@@ -151,7 +151,7 @@ def probe_store(
 
     Args:
         store: Features of both subsets.
-        segments: Table of `segments.parquet`.
+        segments: Table of `segments.parquet`, or what was read of it.
         head: A key of `HEADS` that predicts frames.
         train_subset: Value of the column `subset` to train on.
         test_subset: Value to score on.
@@ -168,7 +168,7 @@ def probe_store(
     """
     check_head(head, "frames")
     training = _Training(seed, device, epochs, lr, arguments or {})
-    annotations = Annotations.of_table(segments)
+    annotations = Annotations.of(segments)
     videos, absent = _read_videos(store, annotations, train_subset)
     videos = [video for video in videos if len(video.feats_SD)]
     if not videos:
@@ -186,7 +186,10 @@ def probe_store(
 
 
 def score_head(
-    trained: TrainedHead, store: FeatureStore, segments: pa.Table, test_subset: str = "test"
+    trained: TrainedHead,
+    store: FeatureStore,
+    segments: pa.Table | Annotations,
+    test_subset: str = "test",
 ) -> ProbeReport:
     """Score a head that was trained before on the annotated videos of a subset.
 
@@ -195,7 +198,7 @@ def score_head(
         UsageError: The head takes other channels than the store has, or knows other classes than
             the annotation; no readable video.
     """
-    annotations = Annotations.of_table(segments)
+    annotations = Annotations.of(segments)
     if store.feature_dim != trained.feature_dim:
         raise UsageError(
             f"this {trained.kind} head takes rows of {trained.feature_dim} channels, but those of "
