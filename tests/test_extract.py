@@ -325,7 +325,14 @@ def test_wrong_numbers_fail_before_anything_is_written(tmp_path, long_videos, ar
         *((name, None) for name in ("duration_seconds", "width", "fps_den", "end_frame")),
         *(("duration_seconds", value) for value in (float("nan"), float("inf"), 1e300, -1.0)),
         *(("start_seconds", float("nan")), ("end_seconds", float("inf"))),
-        *(("width", 0), ("height", -5), ("num_frames", 2**62), ("first_frame", -1)),
+        *(
+            ("width", 0),
+            ("height", -5),
+            ("width", 2**31 - 1),
+            ("num_bytes", None),
+            ("num_frames", 2**62),
+            ("first_frame", -1),
+        ),
     ],
 )
 def test_numbers_that_no_video_has_are_named(tmp_path, long_videos, name, value):

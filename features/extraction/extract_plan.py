@@ -21,7 +21,9 @@ from .streams import Streams, common_fps, common_num_frames
 LONGEST = 10**7  # seconds
 # Of the numbers of the sources table that a plan is made from.
 LIMITS = {
-    **dict.fromkeys(("width", "height", "fps_den"), (1, 2**31 - 1)),
+    **dict.fromkeys(("width", "height"), (1, 2**16)),
+    "fps_den": (1, 2**31 - 1),
+    "num_bytes": (0, 2**63),
     **dict.fromkeys(("num_frames", "first_frame", "end_frame", "fps_num"), (0, 2**31 - 1)),
     "duration_seconds": (0, LONGEST),
     **dict.fromkeys(("start_seconds", "end_seconds"), (-LONGEST, LONGEST)),
