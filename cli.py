@@ -608,12 +608,13 @@ def predict(
 
 def rate(text: str | None) -> Fraction | None:
     """Parse a frame rate, or none; wrong use if it is no number."""
+    from features import parse_rate
     from manifests import UsageError
 
     try:
-        return None if text is None else Fraction(text)
-    except (ValueError, ZeroDivisionError) as err:
-        raise UsageError(f"--fps must be a number or a fraction, got {text!r}") from err
+        return None if text is None else parse_rate(text)
+    except ValueError as err:
+        raise UsageError(f"--{err}") from err
 
 
 @features.command(epilog="features info features.zarr")

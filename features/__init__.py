@@ -24,7 +24,7 @@ from .probing.probe_frames import HEADS, ProbedVideo, ProbeReport, probe_store, 
 from .store.check import VerifyReport, describe_store, verify_store
 from .store.difference import DiffReport, compare_stores
 from .store.feature_store import FeatureStore
-from .store.spec import FeatureSpec
+from .store.spec import FeatureSpec, parse_rate
 from .store.stored import StoredVideo, rows_digest
 from .store.window_dataset import SnippetWindows
 
@@ -71,6 +71,7 @@ __all__ = [
     "extract_features",
     "frame_detections",
     "keep",
+    "parse_rate",
     "predict_frames",
     "predictor_of_runs",
     "probe",

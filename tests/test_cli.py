@@ -3,6 +3,7 @@
 import json
 import shutil
 import tomllib
+from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from click.testing import CliRunner, Result
 from made_dataset import RECIPE, digests, make_sources, write_recipe
 
 import cli
-from manifests import write_atomic
+from manifests import UsageError, write_atomic
 from manifests.recipe_tables import SECTIONS
 from manifests.tables import write_segments
 from synth import write_plan
@@ -321,6 +322,15 @@ def test_a_store_or_run_that_is_none(made: Path, tmp_path: Path) -> None:
         "--store", tmp_path / "s.zarr", "--fps", "fast",
     )  # fmt: skip
     assert "--fps must be a number" in complaint(result)
+
+
+@pytest.mark.parametrize("text", ["1e999999999", "1/0", "-5", "nan", "15/2/2", "7.5/1e9", ""])
+def test_rates_that_are_none(text: str) -> None:
+    """An exponent would also keep the processor busy for ever."""
+    with pytest.raises(UsageError, match="--fps must be a number or a fraction"):
+        cli.rate(text)
+    assert cli.rate("7.5") == Fraction(15, 2)
+    assert cli.rate("30000/1001") == Fraction(30000, 1001)
 
 
 def test_reports_become_json_without_nan() -> None:

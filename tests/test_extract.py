@@ -42,6 +42,8 @@ from synth import apply_view, read_frames
 from train import X3D, X3DArguments
 from train.checkpoint import write_model
 
+pytestmark = pytest.mark.slow
+
 LENGTH = 8
 
 

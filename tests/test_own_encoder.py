@@ -374,6 +374,7 @@ def test_pickles_in_a_program_are_never_opened(tmp_path, saved):
         ("torch.ops.aten.add.__init__", {}),
         ("torch.ops.prim.device.default", {}),
         ("torch.ops.load_library.default", {"path": "as_string"}),
+        ("torch.ops.aten._sparse_coo_tensor_unsafe.default", {}),
         ("_operator.attrgetter", {"a": "as_string"}),
         ("_operator.pow", {"a": "as_int", "b": "as_int"}),
     ],

@@ -21,6 +21,8 @@ from train import load_run, read_train_recipe, train_model
 from train.loop import Training, seed_step
 from train.schedule import build_optimiser, learning_rate
 
+pytestmark = pytest.mark.slow
+
 BASE: dict[str, Any] = {
     "batch_size": 4,
     "learning_rate": 0.05,

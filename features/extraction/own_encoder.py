@@ -29,6 +29,7 @@ from torch import nn
 
 from manifests import UsageError, build_record, read_recipe_table
 
+from ..store.spec import parse_rate
 from .encoder import Encoder, choose_device, encoder_of_run
 from .program_file import open_program
 
@@ -80,10 +81,7 @@ class EncoderRecord:
         """Return `fps` as a fraction: 7.5 is 15/2, "30000/1001" what it says."""
         if self.fps is None:
             return None
-        try:
-            fps = Fraction(str(self.fps))
-        except (ValueError, ZeroDivisionError) as err:
-            raise ValueError(f"fps must be a number or a fraction, got {self.fps!r}") from err
+        fps = parse_rate(str(self.fps))
         if not 0 < fps <= 500:
             raise ValueError(f"fps must be above 0 and at most 500, got {self.fps!r}")
         return fps

@@ -30,6 +30,15 @@ from .program import Name, Program, Step
 SCHEMA = 8
 LARGEST_BATCH = 4096  # that a network may insist on
 ATEN = re.compile(r"torch\.ops\.aten\.([a-z_]\w*)\.([A-Za-z]\w*)")
+# What starts with an underscore may skip checks; these are what exported networks are made of.
+PRIVATE = {
+    *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "_assert_scalar", "_assert_tensor_metadata"),
+    *("_fused_rms_norm", "_local_scalar_dense", "_log_softmax", "_native_batch_norm_legit"),
+    *("_native_batch_norm_legit_no_training", "_native_multi_head_attention", "_safe_softmax"),
+    *("_scaled_dot_product_attention_math", "_scaled_dot_product_efficient_attention"),
+    *("_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_for_cpu"),
+    *("_softmax", "_to_copy", "_transformer_encoder_layer_fwd", "_unsafe_view"),
+}
 SYMBOL = re.compile(r"Symbol\('(\w+)'[^()]*\)|(\w+)")
 # What an operator may be told in words; others name files.
 WORDS = {
@@ -230,10 +239,11 @@ class _Reader:
             return ARITHMETIC[target]
         found = ATEN.fullmatch(target)
         call = getattr(getattr(torch.ops.aten, found[1], None), found[2], None) if found else None
-        if not isinstance(call, torch._ops.OpOverload):
+        is_private = found is not None and found[1][0] == "_" and found[1] not in PRIVATE
+        if is_private or not isinstance(call, torch._ops.OpOverload):
             raise self._refuse(
-                f"runs {target!r}, but only operators of 'aten' are known here; export the network "
-                "in evaluation mode, without torch.no_grad or autocast inside of it"
+                f"runs {target!r}, but only public operators of 'aten' are known here; export the "
+                "network in evaluation mode, without torch.no_grad or autocast inside of it"
             )
         return call
 

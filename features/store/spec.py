@@ -23,6 +23,7 @@ CROPS: Mapping[str, tuple[str, ...]] = {
     "three": ("first", "centre", "last"),
     "ten": ("top_left", "top_right", "bottom_left", "bottom_right", "centre"),
 }
+RATE_TEXT = r"[0-9]{1,10}(\.[0-9]{1,20})?(/[0-9]{1,10})?"  # 15, 7.5 or 30000/1001
 RATE = r"[1-9][0-9]{0,9}(/[1-9][0-9]{0,9})?"  # Fraction would also take "1e999999999", and time
 
 
@@ -246,6 +247,18 @@ class FeatureSpec:
 _FIELDS = fields(FeatureSpec)
 _FIRST_OPTIONAL = [item.name for item in _FIELDS].index("prediction")
 OPTIONAL: Mapping[str, Any] = {item.name: item.default for item in _FIELDS[_FIRST_OPTIONAL:]}
+
+
+def parse_rate(text: str) -> Fraction:
+    """Read a frame rate: a number or a fraction, without an exponent.
+
+    Raises:
+        ValueError: It is none, or divides by zero.
+    """
+    if not re.fullmatch(RATE_TEXT, text) or re.fullmatch(r".*/0+", text):
+        raise ValueError(f"fps must be a number or a fraction, got {text!r}")
+    whole, _, denominator = text.partition("/")
+    return Fraction(whole) / int(denominator or 1)
 
 
 def canonical_digest(value: object) -> str:
