@@ -100,15 +100,27 @@ def package_of(file: str) -> list[str]:
     return file.split("/")[:-1]
 
 
-def imports(file: str) -> Iterator[tuple[ast.stmt, str, list[str], bool]]:
-    """Yield each import as (node, absolute module, imported names, inside a function)."""
-    inner = {
+@cache
+def nodes(module: ast.Module) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(module))
+
+
+@cache
+def within_functions(module: ast.Module) -> frozenset[int]:
+    """Return the ids of the imports that stand inside a function."""
+    return frozenset(
         id(node)
-        for function in ast.walk(tree(file))
+        for function in nodes(module)
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for node in ast.walk(function)
-    }
-    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    )
+
+
+def imports(file: str) -> Iterator[tuple[ast.stmt, str, list[str], bool]]:
+    """Yield each import as (node, absolute module, imported names, inside a function)."""
+    inner = within_functions(tree(file))
+    for node in nodes(tree(file)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node, alias.name, [], id(node) in inner
@@ -176,7 +188,7 @@ def check_purity(file: str) -> Iterator[str]:
                 yield f"{where}: a module of mathematics imports {module}"
         elif top not in allowed:
             yield f"{where}: a module of mathematics imports {module}"
-    for node in ast.walk(tree(file)) if is_pure(file) else ():
+    for node in nodes(tree(file)) if is_pure(file) else ():
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)
@@ -204,7 +216,7 @@ def check_calls(file: str) -> Iterator[str]:
         # torch.load raises pickle's UnpicklingError also where it reads weights only.
         if module.split(".")[0] in FORBIDDEN_MODULES and names != ["UnpicklingError"]:
             yield f"{file}:{node.lineno}: imports {module}"
-    for node in ast.walk(tree(file)):
+    for node in nodes(tree(file)):
         if not isinstance(node, ast.Call):
             continue
         where, name = f"{file}:{node.lineno}", _name(node.func)
@@ -225,7 +237,7 @@ def check_calls(file: str) -> Iterator[str]:
 
 def check_handlers(file: str) -> Iterator[str]:
     """Fail on a bare `except`, and on a blind one that does not raise again."""
-    for node in ast.walk(tree(file)):
+    for node in nodes(tree(file)):
         if not isinstance(node, ast.ExceptHandler):
             continue
         if node.type is None:
@@ -246,7 +258,7 @@ def check_sizes(file: str) -> Iterator[str]:
         yield f"{file}: {lines} lines, at most {most}"
     if Path(file).stem in {"utils", "util", "helpers", "common", "misc"}:
         yield f"{file}: no module of odds and ends"
-    for node in ast.walk(tree(file)):
+    for node in nodes(tree(file)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             if ast.get_docstring(node):
