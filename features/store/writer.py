@@ -60,9 +60,6 @@ class StoreWriter:
             self._create(attributes, spec)
         self._check(attributes, spec)
         self.shards = ShardWriter(self.path, spec.feature_dim)
-        if not self.finished:  # what a killed writer left half-written under temporary names
-            for left in [*self.path.rglob("*.partial"), *self.path.rglob(".*.part")]:
-                left.unlink(missing_ok=True)
 
     def _create(self, attributes: dict[str, Any], spec: FeatureSpec) -> None:
         if self.path.name in ("", ".."):
@@ -145,7 +142,12 @@ class StoreWriter:
                 pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), sink, compression="zstd"
             )
             write_atomic(self.path / "index.parquet", sink.getvalue().to_pybytes())
-        shutil.rmtree(self.path / "commits", ignore_errors=True)
+        commits = self.path / "commits"
+        if commits.exists():
+            # Of killed writers; not before the end, as another run may be writing the same store.
+            for left in [*self.path.rglob("*.partial"), *self.path.rglob(".*.part")]:
+                left.unlink(missing_ok=True)
+            shutil.rmtree(commits, ignore_errors=True)
 
 
 class ShardWriter:
