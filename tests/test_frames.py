@@ -18,6 +18,8 @@ from test_probe import READABLE
 from manifests import SourceVideo, VideoError, probe_video
 from synth import frame_batches, frames, read_frames, resize
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def either_decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:

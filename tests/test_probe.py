@@ -17,6 +17,8 @@ from manifests import UsageError, VideoError, orientation_of, probe_video, scan_
 from manifests.containers import declared_bytes
 from manifests.packets import _int32
 
+pytestmark = pytest.mark.slow
+
 # name: frames, decoder
 READABLE = {
     "plain": (60, "decord"),
