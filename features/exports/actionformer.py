@@ -21,11 +21,11 @@ from .clock import (
     measure_clock,
     require_formula,
 )
-from .files import write_npy, write_text
+from .files import write_text
 from .finish import finish_export
-from .report import ExportReport, claim_folder
+from .report import ExportReport
 from .request import ExportRequest
-from .segment_files import occurring_classes, write_database
+from .segment_files import occurring_classes, write_features_and_database
 
 FPN_DIVISOR = 576  # 32 (coarsest level) * 18 (window of 19): max_seq_len must be a multiple of it
 LONGEST_INPUT = 2304  # max_seq_len of the tool's THUMOS'14 configuration
@@ -49,12 +49,7 @@ def export_actionformer(request: ExportRequest) -> ExportReport:
     clock = measure_clock(request, _row_seconds(request))
     if request.resize is None:
         require_formula(request, clock)
-    claim_folder(request.out)
-    (request.out / "features").mkdir()
-    for video in request.videos:
-        write_npy(request.out / "features" / f"{video.key}.npy", request.rows(video))
-    if request.annotations is not None:
-        write_database(request)
+    write_features_and_database(request)
     config = dataset_config(request)
     write_text(request.out / "actionformer.yaml", _yaml(request, config))
     _check(request, config)

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from .clock import RowSeconds, bin_centres, check_ends, measure_clock, require_formula
-from .files import write_npy, write_text
+from .files import write_text
 from .finish import finish_export
-from .report import ExportReport, claim_folder
+from .report import ExportReport
 from .request import ExportRequest
-from .segment_files import stated_frames, write_database
+from .segment_files import stated_frames, write_features_and_database
 
 MISFITS = (
     "The THUMOS datasets of the tool round ground truth down to whole frames, so that a boundary "
@@ -49,12 +49,7 @@ def export_opentad(request: ExportRequest) -> ExportReport:
     clock = measure_clock(request, _row_seconds(request))
     if request.resize is None:
         require_formula(request, clock)
-    claim_folder(request.out)
-    (request.out / "features").mkdir()
-    for video in request.videos:
-        write_npy(request.out / "features" / f"{video.key}.npy", request.rows(video))
-    if request.annotations is not None:
-        write_database(request)
+    write_features_and_database(request)
     write_text(request.out / "opentad.py", _config(request))
     _check(request)
     return finish_export(request, "Features for OpenTAD", _mapping(request), MISFITS, clock)

@@ -1,8 +1,9 @@
-"""The annotation files that several tools share: the ActivityNet JSON and the class list."""
+"""What ActionFormer and OpenTAD share: a file per video, the ActivityNet JSON, the class list."""
 
 from typing import Any
 
-from .files import write_json, write_text
+from .files import write_json, write_npy, write_text
+from .report import claim_folder
 from .request import ExportedVideo, ExportRequest
 
 
@@ -16,6 +17,21 @@ def stated_frames(video: ExportedVideo) -> int | float:
     """Return `duration * fps`: the number of frames where it is that to 1/100, so mostly whole."""
     frames = video.duration_seconds * video.fps
     return video.num_frames if abs(frames - video.num_frames) < 0.01 else frames
+
+
+def write_features_and_database(request: ExportRequest) -> None:
+    """Claim the folder; write `features/*.npy` and, with annotations, `write_database`.
+
+    Raises:
+        UsageError: The folder is in use.
+        StoreError: Rows are damaged.
+    """
+    claim_folder(request.out)
+    (request.out / "features").mkdir()
+    for video in request.videos:
+        write_npy(request.out / "features" / f"{video.key}.npy", request.rows(video))
+    if request.annotations is not None:
+        write_database(request)
 
 
 def write_database(request: ExportRequest) -> None:
