@@ -33,6 +33,7 @@ from manifests import (
     StoreError,
     UsageError,
     VideoError,
+    VideoUnavailable,
     probe_video,
     read_sources,
     scan_packets,
@@ -234,6 +235,21 @@ def test_a_bad_video_is_a_row_and_leaves_the_others_alone(tmp_path, long_videos,
     assert verify_store(tmp_path / "s.zarr").ok
     with pytest.raises(StoreError, match="'gone' was rejected"):
         store["gone"]
+
+
+def test_a_disk_that_is_away_rejects_nothing(tmp_path, long_videos, small_shards):
+    away = tmp_path / "disk" / "v.mp4"
+    videos = [*long_videos, replace(long_videos[0], video_id="away", path=str(away))]
+    with pytest.raises(VideoUnavailable, match="its folder is not there"):
+        extract_features(videos, stamp_encoder(), tmp_path / "s.zarr", snippet_stride=3)
+    with pytest.raises(StoreError, match="not finished"):
+        FeatureStore.open(tmp_path / "s.zarr")
+    away.parent.mkdir()
+    shutil.copy(long_videos[0].path, away)
+    report = extract_features(videos, stamp_encoder(), tmp_path / "s.zarr", snippet_stride=3)
+    assert not report.rejected
+    whole = extract_features(videos, stamp_encoder(), tmp_path / "whole.zarr", snippet_stride=3)
+    assert report.digest == whole.digest
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,7 @@ def extract_features(
         UsageError: Numbers out of range, no video, encoders that don't fit together, or no cluster.
         CheckpointError: The folder holds no run.
         StoreError: The path holds something else, another spec, or other videos.
+        VideoUnavailable: The disk of a video does not answer; finished shards are kept.
         SeamlineError: An actor met an error that another attempt would meet again.
     """
     started, videos = time.monotonic(), list(sources)

@@ -16,7 +16,7 @@ from threading import Lock
 import numpy as np
 import torch
 
-from manifests import SourceVideo, VideoError
+from manifests import SourceVideo, VideoError, VideoUnavailable
 
 from ..store.layout import StoreLayout
 from ..store.stored import StoredVideo, rows_digest
@@ -166,6 +166,8 @@ class Pipeline:
                 complete,
                 self.noted,
             )
+        except VideoUnavailable:
+            raise  # its disk is away: the video is not to blame, and another run will find it
         except VideoError as err:
             self.reasons[position] = err.reason
             for snippet in range(done, count):
