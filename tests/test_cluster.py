@@ -25,6 +25,7 @@ import cli
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ROOT / "docs" / "cluster"
 SMALL_NODE = ("--num-cpus", "1", "--object-store-memory", "100000000")
+OWN_AGENT = ("--dashboard-agent-listen-port", "0")  # the default belongs to one Ray per machine
 SRUN = (
     '#!/bin/bash\necho "$@" >> "$FAKE_LOG.srun"\nwhile [[ $1 == --* ]]; do shift; done\nexec "$@"\n'
 )
@@ -112,8 +113,24 @@ def test_ray_jobs(
     environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port + 1}"
     node = [str(FILES / "ray-node.sh")]
     ports = f"--port {port} --dashboard-port {port + 1} --ray-client-server-port {port + 2}".split()
-    head = ["--head", *ports, *SMALL_NODE, "--num-cpus", "0", "--temp-dir", f"{session}/head"]
-    other = ["--address", f"localhost:{port}", *SMALL_NODE, "--temp-dir", f"{session}/other"]
+    head = [
+        "--head",
+        *ports,
+        *SMALL_NODE,
+        *OWN_AGENT,
+        "--num-cpus",
+        "0",
+        "--temp-dir",
+        f"{session}/head",
+    ]
+    other = [
+        "--address",
+        f"localhost:{port}",
+        *SMALL_NODE,
+        *OWN_AGENT,
+        "--temp-dir",
+        f"{session}/other",
+    ]
     job = [str(dataset / "plan"), str(out)]
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
