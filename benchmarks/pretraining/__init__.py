@@ -1,0 +1,1 @@
+"""The proof: does pretraining on synthesised localization tasks pay?"""

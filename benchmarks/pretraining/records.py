@@ -1,0 +1,38 @@
+"""What the experiment measures: one number of one encoder, and the same on resampled videos."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+NUM_RESAMPLES = 1_000
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number that says how well an encoder serves a task; higher is better.
+
+    Attributes:
+        downstream: What was trained on the features, or done with them.
+        metric: Which number of it.
+        value: The number, of all test videos.
+        chance: The number that scores dealt at random would get; None where there is no such thing.
+        resampled_B: float32 `(B,)`, the same number where test video `v` counts
+            `video_weights(...)[b, v]` times.
+    """
+
+    downstream: str
+    metric: str
+    value: float
+    chance: float | None
+    resampled_B: np.ndarray
+
+
+def video_weights(num_videos: int, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> np.ndarray:
+    """Draw how often each test video counts in each resample; the same for every encoder.
+
+    Returns:
+        int16 `(B, V)`; every row sums to `num_videos`.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    shares = np.full(num_videos, 1 / num_videos)
+    return rng.multinomial(num_videos, shares, num_resamples).astype(np.int16)
