@@ -93,8 +93,18 @@ def write_model(run: Path | str, backbone: Backbone, record: Mapping[str, Any]) 
     write_atomic(Path(run) / RECORD, json.dumps(signed, indent=1).encode())
 
 
+def keep_model(run: Path | str, step: int, backbone: Backbone, record: Mapping[str, Any]) -> None:
+    """Write the model of one step into a folder of the run, unless one stands there.
+
+    # step=300: RUN/step-000300/model.safetensors, then model.json, without which it is no model
+    """
+    folder = Path(run) / f"step-{step:06d}"
+    if not (folder / RECORD).exists():
+        write_model(folder, backbone, record)
+
+
 def load_run(run: Path | str, device: str | torch.device = "cpu") -> TrainedModel:
-    """Load the model of a training run.
+    """Load the model of a training run, or one that it kept on the way.
 
     Raises:
         CheckpointError: A file is missing, damaged, or does not belong to the other.

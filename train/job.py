@@ -110,7 +110,7 @@ def prepare_job(
     digests = tuple(model.digest for model in load_teachers(recipe, teachers))
     if resume:
         _check_same_run(run, recipe, dataset, digests)
-    return TrainJob(
+    job = TrainJob(
         recipe=recipe,
         run=run.absolute(),
         dataset=dataset,
@@ -123,6 +123,8 @@ def prepare_job(
         teachers=tuple(Path(teacher).absolute() for teacher in teachers),
         teacher_digests=digests,
     )
+    check_kept_steps(job, recipe_path)
+    return job
 
 
 def check_samples(recipe: TrainRecipe, samples: SampleTable) -> None:
@@ -142,6 +144,16 @@ def check_samples(recipe: TrainRecipe, samples: SampleTable) -> None:
             f"have samples of kind {' and '.join(map(repr, wrong or found))}: choose others with "
             f"`kinds`, or render such shards"
         )
+
+
+def check_kept_steps(job: TrainJob, path: Path | str) -> None:
+    """Raise UsageError unless the run comes to every step at which its model shall be kept."""
+    for step in job.recipe.keep_at:
+        if not 1 <= step <= job.num_steps:
+            raise UsageError(
+                f"keep_at must be steps from 1 to {job.num_steps}, the run's last, got {step} "
+                f"(recipe {str(path)!r}, [train])"
+            )
 
 
 def check_targets(recipe: TrainRecipe, samples: SampleTable, path: Path | str) -> None:
@@ -288,7 +300,7 @@ def _check_same_run(
     if tuple(state["teacher_digests"]) != teacher_digests:
         raise CheckpointError(f"run {str(run)!r} was trained with other teachers than those given")
     now = recipe.to_dict()
-    for key, value in state["recipe"].items():
+    for key, value in ({"keep_at": []} | state["recipe"]).items():  # once, runs kept nothing
         if now.get(key) != value:
             raise CheckpointError(
                 f"run {str(run)!r} was trained with {key} = {value!r}, the recipe says "

@@ -20,6 +20,7 @@ from manifests import UsageError
 from .backbones import Backbone, channels_last
 from .checkpoint import (
     build_backbone,
+    keep_model,
     normalise,
     read_resume,
     write_model,
@@ -118,6 +119,8 @@ def fit(worker: Worker, device: torch.device, job: TrainJob) -> TrainReport:
                     training.log_step()
                 if training.is_due(recipe.validate_every, at_the_end=True):
                     training.validate()
+                if training.step in recipe.keep_at:
+                    training.keep()  # before a checkpoint from which its step lies behind
                 if training.is_due(recipe.checkpoint_every, at_the_end=True) or training.stopped:
                     training.save()
                 if training.stopped:
@@ -272,8 +275,13 @@ class Training:
         """Write a checkpoint: what `--resume` needs, then the model."""
         if self.worker.leads:
             self._write_resume()
-            record = model_record(self.job, self.backbone, self.objective, self.step, self.scores)
-            write_model(self.job.run, self.backbone, record)
+            write_model(self.job.run, self.backbone, self._record())
+            self._lap = time.monotonic()
+
+    def keep(self) -> None:
+        """Write the model as it is now into a folder of its own, where it stays."""
+        if self.worker.leads:
+            keep_model(self.job.run, self.step, self.backbone, self._record())
             self._lap = time.monotonic()
 
     def report(self) -> TrainReport:
@@ -343,6 +351,9 @@ class Training:
                 **settings_record(self.job, count, self.device, self.worker.count, self.notes)
             )
             self._write_resume()
+
+    def _record(self) -> dict[str, Any]:
+        return model_record(self.job, self.backbone, self.objective, self.step, self.scores)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.backbone.load_state_dict(state["backbone"])

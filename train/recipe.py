@@ -46,6 +46,7 @@ class TrainRecipe:
         validate_every: Steps between two validations, the last step included (0: only there).
         validate_at_start: Also score the held-out samples before the first step.
         checkpoint_every: Steps between two checkpoints.
+        keep_at: Steps at which the model as it is then is kept, in a folder of its own.
         log_every: Steps between two lines of the metrics.
         shuffle_shards: Consecutive shards whose samples are shuffled together.
         loader_threads: Threads that read and decode samples, per worker.
@@ -79,6 +80,7 @@ class TrainRecipe:
     validate_every: int = 0
     validate_at_start: bool = False
     checkpoint_every: int = 500
+    keep_at: tuple[int, ...] = ()
     log_every: int = 20
     shuffle_shards: int = 8
     loader_threads: int = 2
@@ -117,7 +119,10 @@ class TrainRecipe:
     @property
     def digest(self) -> str:
         """The sha256 of the resolved recipe."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+        resolved = self.to_dict()
+        if not self.keep_at:  # the digest is that of before there was the key
+            del resolved["keep_at"]
+        return hashlib.sha256(json.dumps(resolved, sort_keys=True).encode()).hexdigest()
 
 
 def read_train_recipe(path: Path | str) -> TrainRecipe:
