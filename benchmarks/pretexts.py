@@ -19,7 +19,8 @@ from manifests import build_sources, make_demo_videos, read_recipe_table
 from synth import render_plan, write_plan
 from train import train_model
 
-BEGIN, END = "<!-- table -->", "<!-- /table -->"
+from .pages import replace_between
+
 HEADER = (
     "| objective | recipe | held out | score | chance | before | after | target | minutes |\n"
     "|---|---|---|---|---|---|---|---|---|"
@@ -148,11 +149,8 @@ def say_target(target: float | str | None, chance: float, reached: float) -> str
 
 def replace_table(page: Path, table: str) -> None:
     """Put the table between the marks of a page."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
     machine = f"{os.cpu_count()} cores, {platform.machine()}, `python -m benchmarks.pretexts`:"
-    page.write_text(f"{before}{BEGIN}\n{machine}\n\n{table}\n{END}{after}", encoding="utf-8")
+    replace_between(page, "table", f"{machine}\n\n{table}")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -1,0 +1,169 @@
+"""The tables of docs/proof.md: what every method scores, what it gains, and the papers' gains."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from manifests import UsageError
+
+from .comparisons import FAMILY_NAMES, LINEAR, METRICS, Metric, Results, read_results, results_of
+from .intervals import Interval
+from .papers import PaperGain
+
+UNKNOWN = "–"
+SIGNS = {"+": "+", "-": "−", "0": "0"}
+HOW_TO_READ = (
+    "In points of 100; small, the 95 % interval over seeds and test videos together (of one seed, "
+    "over videos alone). A gain is the difference to classification, of the seeds that both have "
+    "and on the same videos. Sign: + or − where the whole interval of the gain is on that side of "
+    "zero, 0 where it holds zero; each interval is for one comparison, so of many, one in twenty "
+    "misses by chance. A relative gain is a share of what classification scores."
+)
+
+
+def write_tables(
+    results: Results | pa.Table | Path,
+    methods: Mapping[str, Sequence[str]],
+    papers: Sequence[PaperGain] = (),
+) -> str:
+    """Return the tables of all families in Markdown.
+
+    Args:
+        results: What was measured: `results.parquet`, its path, or what was read from it.
+        methods: By family, in the order of the rows.
+        papers: What the papers report.
+
+    Raises:
+        UsageError: The results are no such table, or a method is not among them.
+    """
+    if isinstance(results, Path):
+        results = read_results(results)
+    elif isinstance(results, pa.Table):
+        results = results_of(results)
+    parts = [HOW_TO_READ]
+    for family, names in methods.items():
+        results.check(family, names)
+        own = [gain for gain in papers if gain.family == family]
+        parts.append(f"### {FAMILY_NAMES.get(family, family)}")
+        parts.append(_gains(results, family, names, own))
+        if own:
+            sources = "; ".join(dict.fromkeys(gain.source for gain in own))
+            parts.append(f"Papers' numbers: {sources}.")
+        parts += _others(results, family, names)
+        parts += _curves(results, family, names)
+    return "\n\n".join(parts)
+
+
+def _gains(
+    results: Results, family: str, methods: Sequence[str], papers: Sequence[PaperGain]
+) -> str:
+    """Return the table of what a family is judged by, with differences and the papers' gains."""
+    metrics, steps = results.main_metrics(family), results.steps(family)[-1]
+    header = ["method", "seeds"]
+    for metric in metrics:
+        header += [METRICS[metric], "gain", "sign", "relative gain"]
+    rows = []
+    for method in methods:
+        row = [f"`{method}`", _seeds(results, family, method)]
+        for metric in metrics:
+            gain = results.difference(family, method, metric, steps)
+            relative = results.relative_gain(family, method, metric, steps)
+            row.append(_cell(results.mean(family, method, metric, steps)))
+            row += [_cell(gain, "+"), SIGNS[gain.sign], _share(relative)] if gain else [""] * 3
+        rows.append([*row, *_paper_cells(method, papers)])
+    chance = ["chance", ""]
+    for metric in metrics:
+        chance += [_points(results.chance(family, metric, steps)), "", "", ""]
+    if papers:
+        header.append("paper: relative gain")
+        chance.append("")
+    return _markdown(header, [*rows, chance] if any(chance[1:]) else rows)
+
+
+def _others(results: Results, family: str, methods: Sequence[str]) -> list[str]:
+    """Return the table of everything else that was measured, if anything."""
+    main, steps = results.main_metrics(family), results.steps(family)[-1]
+    metrics = [metric for metric in results.metrics(family) if metric not in main]
+    if not metrics:
+        return []
+    rows = [
+        [f"`{method}`", *(_signed(results, family, method, metric, steps) for metric in metrics)]
+        for method in methods
+    ]
+    chance = ["chance", *(_points(results.chance(family, metric, steps)) for metric in metrics)]
+    rows += [chance] if any(chance[1:]) else []
+    header = ["method", *(METRICS[metric] for metric in metrics)]
+    return [
+        "Everything else, with the sign of the gain where it is not 0:",
+        _markdown(header, rows),
+    ]
+
+
+def _curves(results: Results, family: str, methods: Sequence[str]) -> list[str]:
+    """Return the table of the linear probe along the budget, if it was measured."""
+    if LINEAR not in results.metrics(family):
+        return []
+    every = results.steps(family)
+    rows = [
+        [f"`{method}`", *(_signed(results, family, method, LINEAR, steps) for steps in every)]
+        for method in methods
+    ]
+    header = ["method", *(f"{steps:,} steps" for steps in every)]
+    return [
+        "Learning curves: linear mAP along the budget, with the sign of the gain over "
+        "classification after as many steps:",
+        _markdown(header, rows),
+    ]
+
+
+def _seeds(results: Results, family: str, method: str) -> str:
+    """Return of how many seeds a method's numbers are; of unlike ones the range."""
+    numbers = sorted(results.num_seeds(family, method))
+    return f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+
+
+def _signed(results: Results, family: str, method: str, metric: Metric, steps: int) -> str:
+    gain = results.difference(family, method, metric, steps)
+    sign = f" **{SIGNS[gain.sign]}**" if gain and gain.sign != "0" else ""
+    return _cell(results.mean(family, method, metric, steps), mark=sign)
+
+
+def _cell(found: Interval | None, sign: str = "", mark: str = "") -> str:
+    """Return a mean above its interval."""
+    if found is None:
+        return UNKNOWN
+    low, high = _points(found.low, sign), _points(found.high, sign)
+    return f"{_points(found.mean, sign)}{mark}<br><sub>{low} to {high}</sub>"
+
+
+def _points(value: float | None, sign: str = "") -> str:
+    """Return a number in points of 100; nothing where there is none, a dash for NaN."""
+    if value is None:
+        return ""
+    if math.isnan(value):
+        return UNKNOWN
+    return f"{100 * value:{sign}.1f}".replace("-", "−")
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:+.0f} %".replace("-", "−")
+
+
+def _paper_cells(method: str, papers: Sequence[PaperGain]) -> list[str]:
+    """Return the last cell of a row: a line for every number of the paper; none without papers."""
+    lines = [
+        f"{_share(gain.relative_gain)} <sub>{gain.benchmark}</sub>"
+        for gain in papers
+        if gain.method == method
+    ]
+    return ["<br>".join(lines)] if papers else []
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    for row in lines:
+        if len(row) != len(header):
+            raise UsageError(f"a row of {len(row)} cells in a table of {len(header)} columns")
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
