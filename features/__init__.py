@@ -1,6 +1,6 @@
 """What comes out: snippet features of whole videos, their store, exports, heads and metrics."""
 
-from .annotations import Annotations, read_annotations
+from .annotations import Annotations, read_annotations, snippet_labels
 from .demo import DemoReport, run_demo
 from .evaluation.evaluate import METRICS, EvaluationReport, evaluate_files
 from .evaluation.evaluators import EvaluationOptions
@@ -11,7 +11,13 @@ from .extraction.own_encoder import encoder_of_module, encoder_of_program
 from .extraction.predict import predict_frames, predictor_of_runs
 from .extraction.windows import average_windows
 from .heads import TrainedHead, read_public_head
-from .pictures.boundaries import BoundaryReport, draw_boundaries
+from .pictures.boundaries import (
+    BoundaryReport,
+    NeighbourPairs,
+    draw_boundaries,
+    neighbour_pairs,
+)
+from .pictures.retimed import measure_equivariance
 from .pictures.similarity import SimilarityReport, draw_similarity
 from .pictures.timeline_figures import draw_timeline_figures
 from .pictures.timeline_page import draw_timelines
@@ -47,6 +53,7 @@ __all__ = [
     "ExtractReport",
     "FeatureSpec",
     "FeatureStore",
+    "NeighbourPairs",
     "ProbeReport",
     "ProbedVideo",
     "SimilarityReport",
@@ -71,6 +78,8 @@ __all__ = [
     "extract_features",
     "frame_detections",
     "keep",
+    "measure_equivariance",
+    "neighbour_pairs",
     "parse_rate",
     "predict_frames",
     "predictor_of_runs",
@@ -83,6 +92,7 @@ __all__ = [
     "rows_digest",
     "run_demo",
     "score_head",
+    "snippet_labels",
     "verify_store",
     "write_detections",
     "write_frame_detections",

@@ -12,14 +12,16 @@ from .dense import dense_labels, sampled_25
 from .detection import (
     ACTIVITYNET_TIOUS,
     THUMOS_TIOUS,
+    DetectionMatches,
     DetectionScore,
     Predictions,
     Truth,
     detection_map,
+    match_detections,
     without_duplicates,
 )
 from .grounding import DEFAULT_IOUS, GroundingScore, grounding_score
-from .proposals import RecallScore, average_recall
+from .proposals import RecallScore, average_recall, best_proposals, first_hits
 from .steps import StepScore, assign_steps, step_rows, step_score
 from .thumos import AMBIGUOUS, thumos_map
 
@@ -31,6 +33,7 @@ __all__ = [
     "THUMOS_TIOUS",
     "AveragePrecision",
     "CharadesScore",
+    "DetectionMatches",
     "DetectionScore",
     "FrameBreakdown",
     "GroundingScore",
@@ -41,14 +44,17 @@ __all__ = [
     "assign_steps",
     "average_precision",
     "average_recall",
+    "best_proposals",
     "boundary_rows",
     "chance_average_precision",
     "charades_labels",
     "charades_score",
     "dense_labels",
     "detection_map",
+    "first_hits",
     "frame_breakdown",
     "grounding_score",
+    "match_detections",
     "mean_average_precision",
     "sampled_25",
     "step_rows",

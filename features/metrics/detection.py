@@ -66,6 +66,31 @@ class DetectionScore:
     num_unknown: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DetectionMatches:
+    """Which predictions find an annotated segment: all that AP depends on.
+
+    Attributes:
+        hits_TP: bool, by threshold; predictions in order of class, then of score.
+        class_P: int64, ascending.
+        video_P: int64, in the order of the truth; -1 for a video that it lacks.
+        class_N: int64, of each annotated segment.
+        video_N: int64.
+        tious: The thresholds.
+        classes: Labels of the truth, in order of appearance.
+        num_unknown: Predictions left out because the truth lacks their label.
+    """
+
+    hits_TP: np.ndarray
+    class_P: np.ndarray
+    video_P: np.ndarray
+    class_N: np.ndarray
+    video_N: np.ndarray
+    tious: tuple[float, ...]
+    classes: tuple[Hashable, ...]
+    num_unknown: int
+
+
 def detection_map(
     truth: Truth,
     predictions: Predictions,
@@ -85,6 +110,33 @@ def detection_map(
     Raises:
         ValueError: There is no annotated segment, a score is NaN, or a label is unknown.
     """
+    found = match_detections(truth, predictions, tious, drop_unknown=drop_unknown)
+    ap_TC = _ap_per_class(found.hits_TP, found.class_P, np.bincount(found.class_N))
+    map_T = ap_TC.mean(axis=1)
+    return DetectionScore(
+        map=float(map_T.mean()),
+        map_T=map_T,
+        ap_TC=ap_TC,
+        tious=found.tious,
+        classes=found.classes,
+        num_segments=len(found.class_N),
+        num_predictions=len(found.class_P),
+        num_foreign=int((found.video_P < 0).sum()),
+        num_unknown=found.num_unknown,
+    )
+
+
+def match_detections(
+    truth: Truth,
+    predictions: Predictions,
+    tious: Iterable[float] = ACTIVITYNET_TIOUS,
+    *,
+    drop_unknown: bool = False,
+) -> DetectionMatches:
+    """Let predictions take annotated segments by the ActivityNet rule; as `detection_map`.
+
+    What is found in one video does not depend on the others.
+    """
     thresholds = tuple(float(tiou) for tiou in tious)
     video_of = {video_id: index for index, video_id in enumerate(truth)}
     gt_N2, gt_video_N, gt_labels, _ = columns(truth, video_of)
@@ -99,23 +151,15 @@ def detection_map(
     times_P2, video_P, scores_P = times_P2[known], video_P[known], scores_P[known]
     class_P = class_P[known]
     order = _official_order(class_P, scores_P, len(classes))
+    times_P2, video_P, class_P = times_P2[order], video_P[order], class_P[order]
     hits_TP = _hits(
-        (times_P2[order], class_P[order] * len(video_of) + video_P[order], video_P[order] >= 0),
+        (times_P2, class_P * len(video_of) + video_P, video_P >= 0),
         (gt_N2, gt_class_N * len(video_of) + gt_video_N),
         thresholds,
     )
-    ap_TC = _ap_per_class(hits_TP, class_P[order], np.bincount(gt_class_N))
-    map_T = ap_TC.mean(axis=1)
-    return DetectionScore(
-        map=float(map_T.mean()),
-        map_T=map_T,
-        ap_TC=ap_TC,
-        tious=thresholds,
-        classes=classes,
-        num_segments=len(gt_labels),
-        num_predictions=len(class_P),
-        num_foreign=int((video_P < 0).sum()),
-        num_unknown=int((~known).sum()),
+    num_unknown = int((~known).sum())
+    return DetectionMatches(
+        hits_TP, class_P, video_P, gt_class_N, gt_video_N, thresholds, classes, num_unknown
     )
 
 

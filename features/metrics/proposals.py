@@ -83,7 +83,7 @@ def average_recall(
     gt_video_N = np.repeat(np.arange(len(known)), [len(truth[video_id]) for video_id in known])
     num_proposals = sum(len(found) for found in proposals.values())
     ratio = max_proposals * float(len(known)) / num_proposals
-    kept = [_best(proposals.get(video_id, ()), ratio) for video_id in known]
+    kept = [best_proposals(proposals.get(video_id, ()), ratio) for video_id in known]
     kept_V = np.array([len(times_P2) for times_P2 in kept])
     total = int(kept_V.sum())
     if total == 0:
@@ -92,7 +92,7 @@ def average_recall(
         )
     share_J = np.arange(1, NUM_STEPS + 1) / 100.0 * (max_proposals * float(len(known)) / total)
     used_VJ = np.minimum((kept_V[:, None] * share_J).astype(np.int64), kept_V[:, None])
-    first_TN = _first_hits(gt_N2, gt_video_N, np.concatenate(kept), kept_V, thresholds)
+    first_TN = first_hits(gt_N2, gt_video_N, np.concatenate(kept), kept_V, thresholds)
     recall_TJ = np.stack(
         [(first_N[:, None] < used_VJ[gt_video_N]).sum(axis=0) / len(gt_N2) for first_N in first_TN]
     )
@@ -112,7 +112,7 @@ def average_recall(
     )
 
 
-def _best(found: Sequence[tuple], ratio: float) -> np.ndarray:
+def best_proposals(found: Sequence[tuple], ratio: float = 1.0) -> np.ndarray:
     """Return the times `(n, 2)` of the kept share of one video's proposals, best first."""
     if not len(found):
         return np.zeros((0, 2))
@@ -125,14 +125,25 @@ def _best(found: Sequence[tuple], ratio: float) -> np.ndarray:
     return np.stack([np.array(columns[0], float)[order], np.array(columns[1], float)[order]], 1)
 
 
-def _first_hits(
+def first_hits(
     gt_N2: np.ndarray,
     gt_video_N: np.ndarray,
     kept_P2: np.ndarray,
     kept_V: np.ndarray,
     tious: tuple[float, ...],
 ) -> np.ndarray:
-    """Return int64 `(T, N)`: the rank of the first proposal that meets each annotated segment."""
+    """Return int64 `(T, N)`: the rank of the first proposal that meets each annotated segment.
+
+    Args:
+        gt_N2: Annotated segments, start and end in seconds.
+        gt_video_N: Index of their videos, ascending.
+        kept_P2: Proposals, video by video, best first.
+        kept_V: How many each video has.
+        tious: Thresholds.
+
+    Returns:
+        Ranks from 0; the largest int64 where no proposal meets the segment.
+    """
     first_TN = np.full((len(tious), len(gt_N2)), np.iinfo(np.int64).max)
     start_V = np.cumsum(kept_V) - kept_V
     for segment, proposal in pairs_of_groups(gt_video_N, np.repeat(np.arange(len(kept_V)), kept_V)):

@@ -75,12 +75,22 @@ class BoundaryReport:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Pairs:
-    """All pairs of neighbouring snippets, end to end: their difference, place and video."""
+class NeighbourPairs:
+    """All pairs of neighbouring snippets, end to end.
+
+    Attributes:
+        difference_P: float64, `1 - cos` of both.
+        at_P: bool, a boundary lies between them.
+        video_P: int64, in the order of `video_ids`.
+        video_ids: Annotated videos of the store.
+        absent: Annotated videos that it lacks.
+    """
 
     difference_P: np.ndarray
     at_P: np.ndarray
     video_P: np.ndarray
+    video_ids: tuple[str, ...]
+    absent: tuple[str, ...]
 
 
 def draw_boundaries(
@@ -106,6 +116,40 @@ def draw_boundaries(
         UsageError: Class probabilities instead of features, no annotated video in the store, no
             boundary between snippets, or none away from one.
     """
+    pairs = neighbour_pairs(store, annotations, subset, tolerance_seconds)
+    num_at, num_pairs = int(pairs.at_P.sum()), len(pairs.at_P)
+    report = BoundaryReport(
+        auc=roc_auc(pairs.difference_P, pairs.at_P),
+        interval=_interval(pairs, seed),
+        num_at=num_at,
+        num_away=num_pairs - num_at,
+        median_at=float(np.median(pairs.difference_P[pairs.at_P])),
+        median_away=float(np.median(pairs.difference_P[~pairs.at_P])),
+        num_videos=len(pairs.video_ids),
+        absent=pairs.absent,
+        tolerance_seconds=tolerance_seconds,
+    )
+    _draw(pairs, report, path)
+    return report
+
+
+def neighbour_pairs(
+    store: FeatureStore,
+    annotations: Annotations,
+    subset: str | None = None,
+    tolerance_seconds: float = 0.0,
+) -> NeighbourPairs:
+    """Return how much neighbouring snippets differ, and which have a boundary between them.
+
+    Args:
+        store: Features of the annotated videos.
+        annotations: Whose starts and ends are the boundaries.
+        subset: Only videos of this subset; None takes all that are annotated.
+        tolerance_seconds: A pair counts as at a boundary also this far from its gap.
+
+    Raises:
+        UsageError: As `draw_boundaries`.
+    """
     if not tolerance_seconds >= 0:
         raise UsageError(f"the tolerance must be at least 0 seconds, got {tolerance_seconds!r}")
     check_features(store)
@@ -117,26 +161,25 @@ def draw_boundaries(
             f"{len(named)} videos{of_subset} are annotated, but none is in the store "
             f"{str(store.path)!r}"
         )
-    pairs = _neighbours(store, annotations, readable, tolerance_seconds)
-    num_at, num_pairs = int(pairs.at_P.sum()), len(pairs.at_P)
-    if num_at in (0, num_pairs):
+    differences, places, counts = [np.zeros(0)], [np.zeros(0, bool)], []
+    for video_id in readable:
+        units_SD = unit_rows(store[video_id])
+        differences.append(np.sum(np.diff(units_SD, axis=0) ** 2, axis=1) / 2)  # 1 - cos
+        counts.append(len(differences[-1]))
+        if counts[-1]:
+            centres_S = store.times(video_id)[:, 1]
+            segments = annotations.segments[video_id]
+            places.append(at_boundary(centres_S, segments, tolerance_seconds))
+    difference_P, at_P = np.concatenate(differences), np.concatenate(places)
+    if int(at_P.sum()) in (0, len(at_P)):
         raise UsageError(
             f"boundaries need pairs of neighbouring snippets at them and away from them, but of "
-            f"{num_pairs:,} pairs in {len(readable)} videos {num_at:,} are at an annotated boundary"
+            f"{len(at_P):,} pairs in {len(readable)} videos {int(at_P.sum()):,} are at an "
+            f"annotated boundary"
         )
-    report = BoundaryReport(
-        auc=roc_auc(pairs.difference_P, pairs.at_P),
-        interval=_interval(pairs, len(readable), seed),
-        num_at=num_at,
-        num_away=num_pairs - num_at,
-        median_at=float(np.median(pairs.difference_P[pairs.at_P])),
-        median_away=float(np.median(pairs.difference_P[~pairs.at_P])),
-        num_videos=len(readable),
-        absent=tuple(sorted(set(named) - set(readable))),
-        tolerance_seconds=tolerance_seconds,
-    )
-    _draw(pairs, report, path)
-    return report
+    absent = tuple(sorted(set(named) - set(readable)))
+    video_P = np.repeat(np.arange(len(readable)), counts)
+    return NeighbourPairs(difference_P, at_P, video_P, tuple(readable), absent)
 
 
 def roc_auc(
@@ -189,32 +232,9 @@ def check_features(store: FeatureStore) -> None:
         )
 
 
-def _neighbours(
-    store: FeatureStore,
-    annotations: Annotations,
-    video_ids: list[str],
-    tolerance_seconds: float,
-) -> _Pairs:
-    differences, places, videos = [], [], []
-    for number, video_id in enumerate(video_ids):
-        units_SD = unit_rows(store[video_id])
-        if len(units_SD) < 2:
-            continue
-        differences.append(np.sum(np.diff(units_SD, axis=0) ** 2, axis=1) / 2)  # 1 - cos
-        centres_S = store.times(video_id)[:, 1]
-        segments = annotations.segments[video_id]
-        places.append(at_boundary(centres_S, segments, tolerance_seconds))
-        videos.append(np.full(len(centres_S) - 1, number))
-    none = np.zeros(0)
-    return _Pairs(
-        np.concatenate([none, *differences]),
-        np.concatenate([none, *places]).astype(bool),
-        np.concatenate([none, *videos]).astype(int),
-    )
-
-
-def _interval(pairs: _Pairs, num_videos: int, seed: int) -> tuple[float, float] | None:
+def _interval(pairs: NeighbourPairs, seed: int) -> tuple[float, float] | None:
     """Return the 2.5th and 97.5th percentile of the AUC over videos drawn with replacement."""
+    num_videos = len(pairs.video_ids)
     if num_videos < LEAST_VIDEOS:
         return None
     rng = np.random.default_rng(np.random.SeedSequence(seed))
@@ -242,7 +262,7 @@ def _auc_of_places(
     return float(positive_U @ below_U / total) if total else math.nan
 
 
-def _draw(pairs: _Pairs, report: BoundaryReport, path: AnyPath | str) -> None:
+def _draw(pairs: NeighbourPairs, report: BoundaryReport, path: AnyPath | str) -> None:
     figure = new_figure(6.4, 3.6)
     axes = figure.subplots()
     spread = "" if report.interval is None else ", 95 %% of resamples %.3f to %.3f"

@@ -14,6 +14,7 @@ from manifests import (
     CheckpointError,
     SampledFrames,
     SnippetGrid,
+    SourceTable,
     SourceVideo,
     UsageError,
     VideoError,
@@ -24,7 +25,7 @@ from ..extraction.decoding import SnippetCut, fill_snippets, sampled_frames
 from ..extraction.streams import Checkpoint, Streams, open_streams
 from ..store.feature_store import FeatureStore
 from ..store.spec import FeatureSpec
-from .equivariance import RETIMINGS, Retiming
+from .equivariance import RETIMINGS, Retiming, retimed_equivariance
 
 LARGEST_VIDEO = 4 * 2**30  # bytes of pictures of one video, all in memory
 
@@ -118,6 +119,52 @@ def encode_copies(
         positions_R3 = frame_positions(spec.grid, len(shown_K))
         copies.append(RetimedCopy(retiming, len(shown_K), feats_RD, positions_R3))
     return frames, copies
+
+
+def measure_equivariance(
+    store: FeatureStore,
+    checkpoint: Checkpoint | Mapping[str, Checkpoint],
+    sources: SourceTable,
+    video_ids: Sequence[str],
+    device: str | None = None,
+) -> dict[str, dict[str, float]]:
+    """Return the temporal equivariance of videos: video id -> name of the re-timing -> number.
+
+    It is NaN where a video is too short. As `draw_similarity`, without the pictures.
+
+    Args:
+        store: Features of the videos.
+        checkpoint: The run that made the store, or its streams by name.
+        sources: The sources table that the store was extracted from.
+        video_ids: Which videos.
+        device: To encode copies on: "cpu" or "cuda"; None takes CUDA where there is one.
+
+    Raises:
+        UsageError: The store holds rows per frame, or several stores lie side by side.
+        StoreError: A video is not in the store.
+        CheckpointError: The checkpoint is not what made the store.
+        VideoError: A video cannot be read, or is not the one that was probed.
+    """
+    streams = streams_of_store(store, checkpoint, device)
+    rows = sources.select(video_ids)
+    found = {}
+    for video_id in video_ids:
+        frames, copies = encode_copies(rows[video_id], store.spec, streams)
+        found[video_id] = equivariance_of_copies(store, video_id, len(frames), copies)
+    return found
+
+
+def equivariance_of_copies(
+    store: FeatureStore, video_id: str, num_frames: int, copies: Sequence[RetimedCopy]
+) -> dict[str, float]:
+    """Return how equivariant the features of a video are to each of its copies, by their names."""
+    feats_SD, positions_S3 = store[video_id], frame_positions(store.spec.grid, num_frames)
+    return {
+        copy.retiming.name: retimed_equivariance(
+            copy.retiming, num_frames, feats_SD, positions_S3, copy.feats_RD, copy.positions_R3
+        )
+        for copy in copies
+    }
 
 
 def frame_positions(grid: SnippetGrid, num_frames: int) -> np.ndarray:

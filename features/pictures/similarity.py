@@ -25,7 +25,7 @@ from ..exports.report import file_name
 from ..extraction.streams import Checkpoint, Streams
 from ..store.feature_store import FeatureStore
 from .boundaries import check_features
-from .equivariance import LEAST_COMPARED, RETIMINGS, retimed_equivariance, unit_rows
+from .equivariance import LEAST_COMPARED, RETIMINGS, unit_rows
 from .figure import (
     INK,
     LABEL,
@@ -38,7 +38,7 @@ from .figure import (
     style_axes,
     write_figure,
 )
-from .retimed import RetimedCopy, encode_copies, frame_positions, streams_of_store
+from .retimed import RetimedCopy, encode_copies, equivariance_of_copies, streams_of_store
 
 DEFAULT_VIDEOS = 8
 MOST_CELLS = 400  # along an axis; of more snippets, so many are drawn
@@ -205,16 +205,9 @@ def _copies(
     segments: Sequence[AnnotatedSegment],
 ) -> tuple[list[_Panel], dict[str, float]]:
     """Return the re-timed copies of a video, and how equivariant its features are to each."""
-    feats_SD = store[video.video_id]
     frames, copies = encode_copies(video, store.spec, streams, RETIMINGS)
-    positions_S3 = frame_positions(store.spec.grid, len(frames))
-    panels, values = [], {}
-    for copy in copies:
-        value = retimed_equivariance(
-            copy.retiming, len(frames), feats_SD, positions_S3, copy.feats_RD, copy.positions_R3
-        )
-        values[copy.retiming.name] = value
-        panels.append(_copy_panel(frames, copy, segments, value))
+    values = equivariance_of_copies(store, video.video_id, len(frames), copies)
+    panels = [_copy_panel(frames, copy, segments, values[copy.retiming.name]) for copy in copies]
     return panels, values
 
 

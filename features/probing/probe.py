@@ -46,7 +46,8 @@ def probe(
         trained: Folder of a head that predicts frames; then nothing is trained.
         class_scores: For heads that predict segments (`probe_detection`).
         arguments: Of the network, by name: a size, a variant.
-        training: `seed`, `device`, `epochs`, `lr` of `probe_store` and `probe_detection`.
+        training: `seed`, `device`, `epochs`, `lr`, `control` of `probe_store` and
+            `probe_detection`.
 
     Raises:
         UsageError: An unknown head, arguments that it does not have, no video to score, one

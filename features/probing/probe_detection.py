@@ -57,7 +57,7 @@ class DetectionReport:
         head: Its name in `DETECTION_HEADS`.
         scores: Of the head.
         shuffled: Of the same head trained on annotations dealt to other videos; None where there
-            is only one training video.
+            is only one training video, or without this control.
         random: Of as many proposals with random segments, classes and scores; the mean of several
             draws.
         sizes: The head was built so large.
@@ -145,6 +145,7 @@ def probe_detection(
     max_duration: int | None = None,
     hidden_dim: int | None = None,
     class_scores: Path | str | None = None,
+    control: bool = True,
 ) -> DetectionReport:
     """Train `head` on the annotated videos of one subset and score it on those of the other.
 
@@ -166,6 +167,7 @@ def probe_detection(
         max_duration: Bins of the longest segment; in proportion to `temporal_scale` by default.
         hidden_dim: Channels of the first layers, a multiple of 8.
         class_scores: JSON of scores of whole videos (`read_class_scores`), as the papers use.
+        control: Train the head a second time, on annotations dealt to other videos.
 
     Raises:
         UsageError: An unknown head, sizes or features that it cannot be built for, a subset
@@ -189,7 +191,7 @@ def probe_detection(
         )
 
     found = run(train)
-    shuffled = run(deal_annotations(train, seed)) if len(train) > 1 else None
+    shuffled = run(deal_annotations(train, seed)) if control and len(train) > 1 else None
     numbers = {video_id: len(rows) for video_id, rows in found.detections.items()}
     truth = {video.video_id: _truth(video, annotations.classes) for video in test}
     return DetectionReport(
