@@ -21,7 +21,7 @@ from .detection import (
     without_duplicates,
 )
 from .grounding import DEFAULT_IOUS, GroundingScore, grounding_score
-from .proposals import RecallScore, average_recall, best_proposals, first_hits
+from .proposals import NUM_STEPS, RecallScore, average_recall, best_proposals, first_hits
 from .steps import StepScore, assign_steps, step_rows, step_score
 from .thumos import AMBIGUOUS, thumos_map
 
@@ -30,6 +30,7 @@ __all__ = [
     "AMBIGUOUS",
     "CHARADES_FRAMES",
     "DEFAULT_IOUS",
+    "NUM_STEPS",
     "THUMOS_TIOUS",
     "AveragePrecision",
     "CharadesScore",
