@@ -19,7 +19,7 @@ from manifests import build_sources, make_demo_videos, read_recipe_table
 from synth import render_plan, write_plan
 from train import train_model
 
-from .pages import replace_between
+from .marks import replace_between
 
 HEADER = (
     "| objective | recipe | held out | score | chance | before | after | target | minutes |\n"

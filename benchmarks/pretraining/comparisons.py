@@ -119,14 +119,18 @@ class Results:
         scores = self.scores.get(Cell(family, method, metric, steps), {})
         return interval(*_arrays(scores[seed] for seed in sorted(scores))) if scores else None
 
-    def difference(self, family: str, method: str, metric: Metric, steps: int) -> Interval | None:
-        """Return how much better a method is than the baseline, of the seeds that both have."""
-        own, base = self._pairs(family, method, metric, steps)
+    def difference(
+        self, family: str, method: str, metric: Metric, steps: int, over: str = BASELINE
+    ) -> Interval | None:
+        """Return how much better a method is than another, of the seeds that both have."""
+        own, base = self._pairs(family, method, metric, steps, over)
         return paired(*_arrays(own), *_arrays(base)) if own else None
 
-    def relative_gain(self, family: str, method: str, metric: Metric, steps: int) -> float | None:
-        """Return the mean difference as a share of the baseline's mean, of the same seeds."""
-        own, base = self._pairs(family, method, metric, steps)
+    def relative_gain(
+        self, family: str, method: str, metric: Metric, steps: int, over: str = BASELINE
+    ) -> float | None:
+        """Return the mean difference as a share of the other's mean, of the same seeds."""
+        own, base = self._pairs(family, method, metric, steps, over)
         return float(_arrays(own)[0].mean() / _arrays(base)[0].mean()) - 1 if own else None
 
     def chance(self, family: str, metric: Metric, steps: int) -> float | None:
@@ -141,12 +145,12 @@ class Results:
         return float(np.mean(known)) if known else None
 
     def _pairs(
-        self, family: str, method: str, metric: Metric, steps: int
+        self, family: str, method: str, metric: Metric, steps: int, over: str
     ) -> tuple[list[Score], list[Score]]:
-        """Return the scores of a method and of the baseline, seed by seed; none of itself."""
+        """Return the scores of a method and of another, seed by seed; none beside itself."""
         own = self.scores.get(Cell(family, method, metric, steps), {})
-        base = self.scores.get(Cell(family, BASELINE, metric, steps), {})
-        seeds = sorted(own.keys() & base.keys()) if method != BASELINE else []
+        base = self.scores.get(Cell(family, over, metric, steps), {})
+        seeds = sorted(own.keys() & base.keys()) if method != over else []
         return [own[seed] for seed in seeds], [base[seed] for seed in seeds]
 
 

@@ -2,13 +2,8 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import pyarrow as pa
-
-from manifests import UsageError
-
-from .comparisons import FAMILY_NAMES, LINEAR, METRICS, Metric, Results, read_results, results_of
+from .comparisons import FAMILY_NAMES, LINEAR, METRICS, Metric, Results
 from .intervals import Interval
 from .papers import PaperGain
 
@@ -24,42 +19,32 @@ HOW_TO_READ = (
 
 
 def write_tables(
-    results: Results | pa.Table | Path,
+    results: Results,
     methods: Mapping[str, Sequence[str]],
     papers: Sequence[PaperGain] = (),
 ) -> str:
     """Return the tables of all families in Markdown.
 
     Args:
-        results: What was measured: `results.parquet`, its path, or what was read from it.
+        results: What was measured (`read_results`).
         methods: By family, in the order of the rows.
         papers: What the papers report.
 
     Raises:
-        UsageError: The results are no such table, or a method is not among them.
+        UsageError: A family or a method is not among the results.
     """
-    if isinstance(results, Path):
-        results = read_results(results)
-    elif isinstance(results, pa.Table):
-        results = results_of(results)
     parts = [HOW_TO_READ]
     for family, names in methods.items():
         results.check(family, names)
-        own = [gain for gain in papers if gain.family == family]
-        parts.append(f"### {FAMILY_NAMES.get(family, family)}")
-        parts.append(_gains(results, family, names, own))
-        if own:
-            sources = "; ".join(dict.fromkeys(gain.source for gain in own))
-            parts.append(f"Papers' numbers: {sources}.")
+        parts += [f"### {FAMILY_NAMES.get(family, family)}", _gains(results, family, names)]
+        parts += _beside(results, family, names, papers)
         parts += _others(results, family, names)
         parts += _curves(results, family, names)
     return "\n\n".join(parts)
 
 
-def _gains(
-    results: Results, family: str, methods: Sequence[str], papers: Sequence[PaperGain]
-) -> str:
-    """Return the table of what a family is judged by, with differences and the papers' gains."""
+def _gains(results: Results, family: str, methods: Sequence[str]) -> str:
+    """Return the table of what a family is judged by, with the differences to classification."""
     metrics, steps = results.main_metrics(family), results.steps(family)[-1]
     header = ["method", "seeds"]
     for metric in metrics:
@@ -72,14 +57,36 @@ def _gains(
             relative = results.relative_gain(family, method, metric, steps)
             row.append(_cell(results.mean(family, method, metric, steps)))
             row += [_cell(gain, "+"), SIGNS[gain.sign], _share(relative)] if gain else [""] * 3
-        rows.append([*row, *_paper_cells(method, papers)])
+        rows.append(row)
     chance = ["chance", ""]
     for metric in metrics:
         chance += [_points(results.chance(family, metric, steps)), "", "", ""]
-    if papers:
-        header.append("paper: relative gain")
-        chance.append("")
     return _markdown(header, [*rows, chance] if any(chance[1:]) else rows)
+
+
+def _beside(
+    results: Results, family: str, methods: Sequence[str], papers: Sequence[PaperGain]
+) -> list[str]:
+    """Return the papers' relative gains beside ours, by what the family is judged by."""
+    metrics, steps = results.main_metrics(family), results.steps(family)[-1]
+    rows = []
+    for paper in papers:
+        if paper.family == family and {paper.method, paper.over} <= {*methods}:
+            row = [f"`{paper.method}`", f"`{paper.over}`", paper.benchmark, paper.source]
+            row.append(_share(paper.relative_gain, 1))
+            for metric in metrics:
+                gain = results.difference(family, paper.method, metric, steps, paper.over)
+                relative = results.relative_gain(family, paper.method, metric, steps, paper.over)
+                row.append(f"{_share(relative, 1)} ({SIGNS[gain.sign]})" if gain else UNKNOWN)
+            rows.append(row)
+    if not rows:
+        return []
+    here = [f"here: {METRICS[metric]}" for metric in metrics]
+    header = ["method", "over", "the paper's benchmark", "source", "paper", *here]
+    return [
+        "Relative gains beside the paper's, with the sign of ours:",
+        _markdown(header, rows, num_texts=4),
+    ]
 
 
 def _others(results: Results, family: str, methods: Sequence[str]) -> list[str]:
@@ -147,23 +154,11 @@ def _points(value: float | None, sign: str = "") -> str:
     return f"{100 * value:{sign}.1f}".replace("-", "−")
 
 
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:+.0f} %".replace("-", "−")
+def _share(value: float | None, decimals: int = 0) -> str:
+    return "" if value is None else f"{100 * value:+.{decimals}f} %".replace("-", "−")
 
 
-def _paper_cells(method: str, papers: Sequence[PaperGain]) -> list[str]:
-    """Return the last cell of a row: a line for every number of the paper; none without papers."""
-    lines = [
-        f"{_share(gain.relative_gain)} <sub>{gain.benchmark}</sub>"
-        for gain in papers
-        if gain.method == method
-    ]
-    return ["<br>".join(lines)] if papers else []
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    for row in lines:
-        if len(row) != len(header):
-            raise UsageError(f"a row of {len(row)} cells in a table of {len(header)} columns")
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int = 1) -> str:
+    """Return a table; all but its first columns are numbers, set on the right."""
+    lines = [header, [*["---"] * num_texts, *["---:"] * (len(header) - num_texts)], *rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in lines)
