@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ffmpeg
 import numpy as np
@@ -30,6 +31,7 @@ from .progress import Progress
 from .storage import atomic_writer, write_atomic
 from .tables import write_segments
 
+TRIMMED_FRAMES = (40, 48)
 RENDERER = 1
 """Raised whenever the same arguments give other videos than before."""
 
@@ -64,6 +66,7 @@ def make_demo_videos(
     num_train_per_class: int = 40,
     num_untrimmed: int = 24,
     untrimmed_seconds: float = 24.0,
+    trimmed_frames: tuple[int, int] = TRIMMED_FRAMES,
 ) -> DemoVideos:
     """Write the demo's videos; the same arguments give the same bytes, and finished files are kept.
 
@@ -75,21 +78,22 @@ def make_demo_videos(
         num_train_per_class: Trimmed clips per class.
         num_untrimmed: Long videos.
         untrimmed_seconds: Length of each of them, rounded to whole frames; at least 10.
+        trimmed_frames: Least and largest length of a trimmed clip, at 15 frames per second.
 
     Raises:
         UsageError: An argument is out of range, or the folder holds demo videos of other arguments.
     """
     folder = Path(folder)
-    _claim_folder(
-        folder,
-        {
-            "seed": seed,
-            "num_train_per_class": num_train_per_class,
-            "num_untrimmed": num_untrimmed,
-            "untrimmed_seconds": untrimmed_seconds,
-            "renderer": RENDERER,
-        },
-    )
+    arguments: dict[str, Any] = {
+        "seed": seed,
+        "num_train_per_class": num_train_per_class,
+        "num_untrimmed": num_untrimmed,
+        "untrimmed_seconds": untrimmed_seconds,
+        "renderer": RENDERER,
+    }
+    if trimmed_frames != TRIMMED_FRAMES:  # folders of before have no such note
+        arguments["trimmed_frames"] = list(trimmed_frames)
+    _claim_folder(folder, arguments)
     labels = [label for label in MOTIONS for _ in range(num_train_per_class)]
     trimmed_paths = [
         folder / "trimmed" / label / f"{label}_{i % num_train_per_class:04d}.mp4"
@@ -102,7 +106,7 @@ def make_demo_videos(
     def plan(video_index: int) -> Scene:
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(video_index,)))
         if video_index < len(labels):
-            return plan_trimmed(rng, labels[video_index])
+            return plan_trimmed(rng, labels[video_index], trimmed_frames)
         return plan_untrimmed(rng, round(untrimmed_seconds * FPS))
 
     _write_missing(trimmed_paths + untrimmed_paths, plan)
@@ -124,9 +128,12 @@ def make_demo_videos(
     )
 
 
-def plan_trimmed(rng: np.random.Generator, label: str) -> Scene:
-    """Draw a clip of 40 to 48 frames that one action fills; a still row may distract."""
-    num_frames = int(rng.integers(40, 49))
+def plan_trimmed(
+    rng: np.random.Generator, label: str, trimmed_frames: tuple[int, int] = TRIMMED_FRAMES
+) -> Scene:
+    """Draw a clip that one action fills; a still row may distract."""
+    shortest, longest = trimmed_frames
+    num_frames = int(rng.integers(shortest, longest + 1))
     acts = [Act(0, num_frames, label)]
     shows_T = np.zeros(num_frames, np.int64)
     still_T = shows_T if rng.random() < 0.4 else shows_T - 1
@@ -232,8 +239,11 @@ def _plan_row(
     )
 
 
-def _claim_folder(folder: Path, arguments: dict[str, float]) -> None:
+def _claim_folder(folder: Path, arguments: dict[str, Any]) -> None:
     """Check the arguments and note them in the folder, or check that it was made with the same."""
+    shortest, longest = arguments.get("trimmed_frames", TRIMMED_FRAMES)
+    if not 1 <= shortest <= longest:
+        raise UsageError(f"trimmed_frames must be [least, largest] >= 1, got {[shortest, longest]}")
     for name, least in (
         ("seed", 0),
         ("num_train_per_class", 0),

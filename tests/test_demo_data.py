@@ -1,6 +1,7 @@
 """The demo's videos: same bytes, right annotations, and nothing but motion that tells classes."""
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from manifests import UsageError, read_segments
+from manifests import UsageError, read_segments, scan_packets
 from manifests.demo import DemoVideos, make_demo_videos, plan_trimmed, plan_untrimmed
 from manifests.demo_scenes import (
     FPS,
@@ -270,3 +271,18 @@ def test_wrong_use_is_said_in_one_sentence(
 ) -> None:
     with pytest.raises(UsageError, match=sentence):
         make_demo_videos(videos.trimmed_folder.parent, **({"seed": 3} | COUNTS | arguments))
+
+
+def test_length_of_trimmed_clips(tmp_path: Path) -> None:
+    """Longer clips are longer; clips of the usual length leave the folder's note as it was."""
+    few = {"num_train_per_class": 1, "num_untrimmed": 0}
+    long = make_demo_videos(tmp_path / "long", **few, trimmed_frames=(60, 61))
+    counts = {len(scan_packets(str(path)).times_N) for path in long.trimmed_paths}
+    assert counts <= {60, 61}
+    assert json.loads((tmp_path / "long" / "demo.json").read_text())["trimmed_frames"] == [60, 61]
+    with pytest.raises(UsageError, match="other arguments"):
+        make_demo_videos(tmp_path / "long", **few)
+    make_demo_videos(tmp_path / "usual", **few, trimmed_frames=(40, 48))
+    assert "trimmed_frames" not in json.loads((tmp_path / "usual" / "demo.json").read_text())
+    with pytest.raises(UsageError, match="least, largest"):
+        make_demo_videos(tmp_path / "none", **few, trimmed_frames=(9, 8))
