@@ -14,11 +14,13 @@ from .heads import TrainedHead, read_public_head
 from .pictures.boundaries import (
     BoundaryReport,
     NeighbourPairs,
+    compare_boundaries,
     draw_boundaries,
     neighbour_pairs,
 )
+from .pictures.figure import BLUE, INK, RED, SOFT, new_figure, style_axes, write_figure
 from .pictures.retimed import measure_equivariance
-from .pictures.similarity import SimilarityReport, draw_similarity
+from .pictures.similarity import SimilarityReport, compare_similarity, draw_similarity
 from .pictures.timeline_figures import draw_timeline_figures
 from .pictures.timeline_page import draw_timelines
 from .probing.detection_heads import DETECTION_HEADS
@@ -35,10 +37,14 @@ from .store.stored import StoredVideo, rows_digest
 from .store.window_dataset import SnippetWindows
 
 __all__ = [
+    "BLUE",
     "DETECTION_HEADS",
     "FORMATS",
     "HEADS",
+    "INK",
     "METRICS",
+    "RED",
+    "SOFT",
     "Annotations",
     "BoundaryReport",
     "DemoReport",
@@ -63,6 +69,8 @@ __all__ = [
     "VerifyReport",
     "average_windows",
     "check_kept",
+    "compare_boundaries",
+    "compare_similarity",
     "compare_stores",
     "describe_store",
     "draw_boundaries",
@@ -80,6 +88,7 @@ __all__ = [
     "keep",
     "measure_equivariance",
     "neighbour_pairs",
+    "new_figure",
     "parse_rate",
     "predict_frames",
     "predictor_of_runs",
@@ -93,8 +102,10 @@ __all__ = [
     "run_demo",
     "score_head",
     "snippet_labels",
+    "style_axes",
     "verify_store",
     "write_detections",
+    "write_figure",
     "write_frame_detections",
     "write_frame_scores",
 ]

@@ -5,29 +5,19 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from features.pictures.figure import (
-    BLUE,
-    INK,
-    LABEL,
-    RED,
-    SOFT,
-    TICK,
-    TITLE,
-    new_figure,
-    style_axes,
-    write_figure,
-)
+from features import BLUE, INK, RED, SOFT, new_figure, style_axes, write_figure
 from manifests import UsageError
 
 from .comparisons import BASELINE, FAMILY_NAMES, LINEAR, METRICS, Metric, Results
 from .intervals import Interval
 
 SIGN_COLOURS = {"+": BLUE, "-": RED, "0": SOFT}
+TITLE, LABEL, TICK = 10.5, 9.0, 8.0  # points
 MULTIPLES = 5  # learning curves beside each other
 PANEL_INCHES, ROW_INCHES = 3.6, 0.26
 HOW_TO_READ = (
     "gain over classification in points of 100, with 95 % intervals over seeds and test videos; "
-    "grey: holds zero"
+    "grey: the interval holds zero"
 )
 
 
@@ -109,11 +99,15 @@ def draw_curves(results: Results, methods: Mapping[str, Sequence[str]], path: Pa
         part.suptitle(title, fontsize=TITLE, color=INK, x=0.01, ha="left")
         panels = part.subplots(number, MULTIPLES, squeeze=False, sharex=True, sharey=True)
         for axes in panels.flat[len(names) :]:
-            axes.set_visible(False)
+            axes.set_axis_off()
         for axes, method in zip(panels.flat, names, strict=False):
             _draw_curve(axes, results, family, method)
+        for axes in panels.flat[max(0, len(names) - MULTIPLES) : len(names)]:
+            axes.tick_params(labelbottom=True)
         for axes in panels[:, 0]:
             axes.set_ylabel("mAP [%]", fontsize=TICK, color=SOFT)
+    note = "gradient steps; grey: classification; bands: 95 % intervals over seeds and test videos"
+    parts[-1].supxlabel(note, fontsize=LABEL, color=SOFT)
     write_figure(path, figure)
 
 

@@ -9,11 +9,12 @@ Source: BSP, figure 4 (distributions), made a number.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from manifests import AnyPath, UsageError
@@ -117,20 +118,47 @@ def draw_boundaries(
             boundary between snippets, or none away from one.
     """
     pairs = neighbour_pairs(store, annotations, subset, tolerance_seconds)
-    num_at, num_pairs = int(pairs.at_P.sum()), len(pairs.at_P)
-    report = BoundaryReport(
-        auc=roc_auc(pairs.difference_P, pairs.at_P),
-        interval=_interval(pairs, seed),
-        num_at=num_at,
-        num_away=num_pairs - num_at,
-        median_at=float(np.median(pairs.difference_P[pairs.at_P])),
-        median_away=float(np.median(pairs.difference_P[~pairs.at_P])),
-        num_videos=len(pairs.video_ids),
-        absent=pairs.absent,
-        tolerance_seconds=tolerance_seconds,
+    report = _report(pairs, tolerance_seconds, seed)
+    figure = new_figure(6.4, 3.6)
+    _draw(figure.subplots(), "Boundaries", pairs, report)
+    figure.legend(
+        loc="outside lower center", ncols=2, fontsize=TICK, labelcolor=SOFT, frameon=False
     )
-    _draw(pairs, report, path)
+    write_figure(path, figure)
     return report
+
+
+def compare_boundaries(
+    stores: Mapping[str, FeatureStore],
+    annotations: Annotations,
+    path: AnyPath | str,
+    *,
+    subset: str | None = None,
+) -> dict[str, BoundaryReport]:
+    """Draw the distributions of several stores side by side, and return their AUC by name.
+
+    Args:
+        stores: Features of the annotated videos, by the name of what made them; at least one.
+        annotations: As of `draw_boundaries`.
+        path: The PNG file to write.
+        subset: As of `draw_boundaries`.
+
+    Raises:
+        UsageError: As `draw_boundaries`, of any of the stores.
+    """
+    reports = {}
+    figure = new_figure(5.0 * len(stores), 4.0)
+    row = figure.subplots(1, len(stores), squeeze=False, sharey=True)[0]
+    for axes, (name, store) in zip(row, stores.items(), strict=True):
+        pairs = neighbour_pairs(store, annotations, subset)
+        reports[name] = _report(pairs, 0.0, 0)
+        _draw(axes, name, pairs, reports[name])
+        below = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.16)}
+        axes.legend(**below, fontsize=TICK, labelcolor=SOFT, frameon=False)
+    for axes in row[1:]:
+        axes.set_ylabel("")
+    write_figure(path, figure)
+    return reports
 
 
 def neighbour_pairs(
@@ -232,6 +260,21 @@ def check_features(store: FeatureStore) -> None:
         )
 
 
+def _report(pairs: NeighbourPairs, tolerance_seconds: float, seed: int) -> BoundaryReport:
+    num_at = int(pairs.at_P.sum())
+    return BoundaryReport(
+        auc=roc_auc(pairs.difference_P, pairs.at_P),
+        interval=_interval(pairs, seed),
+        num_at=num_at,
+        num_away=len(pairs.at_P) - num_at,
+        median_at=float(np.median(pairs.difference_P[pairs.at_P])),
+        median_away=float(np.median(pairs.difference_P[~pairs.at_P])),
+        num_videos=len(pairs.video_ids),
+        absent=pairs.absent,
+        tolerance_seconds=tolerance_seconds,
+    )
+
+
 def _interval(pairs: NeighbourPairs, seed: int) -> tuple[float, float] | None:
     """Return the 2.5th and 97.5th percentile of the AUC over videos drawn with replacement."""
     num_videos = len(pairs.video_ids)
@@ -262,13 +305,11 @@ def _auc_of_places(
     return float(positive_U @ below_U / total) if total else math.nan
 
 
-def _draw(pairs: NeighbourPairs, report: BoundaryReport, path: AnyPath | str) -> None:
-    figure = new_figure(6.4, 3.6)
-    axes = figure.subplots()
+def _draw(axes: Axes, name: str, pairs: NeighbourPairs, report: BoundaryReport) -> None:
     spread = "" if report.interval is None else ", 95 %% of resamples %.3f to %.3f"
     style_axes(
         axes,
-        title=f"Boundaries: ROC AUC {report.auc:.3f}" + spread % (report.interval or ()),
+        title=f"{name}: ROC AUC {report.auc:.3f}" + spread % (report.interval or ()),
         x_label="difference of neighbouring snippets, 1 - cos (logarithmic)",
         y_label="share of the pairs [%]",
     )
@@ -289,7 +330,3 @@ def _draw(pairs: NeighbourPairs, report: BoundaryReport, path: AnyPath | str) ->
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", which="minor", color=LINE, length=2)
-    figure.legend(
-        loc="outside lower center", ncols=2, fontsize=TICK, labelcolor=SOFT, frameon=False
-    )
-    write_figure(path, figure)

@@ -9,7 +9,7 @@ Source: PAL, figure 3 (similarity of snippets with the ground truth); the number
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
-from manifests import Progress, SampledFrames, SourceTable, SourceVideo, UsageError
+from manifests import AnyPath, Progress, SampledFrames, SourceTable, SourceVideo, UsageError
 
 from ..annotations import AnnotatedSegment, Annotations
 from ..exports.report import file_name
@@ -159,6 +159,46 @@ def draw_similarity(
     return SimilarityReport(pictures, equivariance)
 
 
+def compare_similarity(
+    stores: Mapping[str, FeatureStore],
+    video_id: str,
+    path: AnyPath | str,
+    *,
+    annotations: Annotations | None = None,
+) -> None:
+    """Draw the similarity matrices of one video in several stores side by side.
+
+    Every matrix has its own scale of colours, from the first percentile of its similarities to 1:
+    encoders differ in how alike the features are that they give to anything.
+
+    Args:
+        stores: Features of the video, by the name of what made them; at least one.
+        video_id: Which video.
+        path: The PNG file to write.
+        annotations: Segments to draw along the axes.
+
+    Raises:
+        UsageError: Class probabilities instead of features, or fewer than 3 snippets.
+        StoreError: The video is not in one of the stores.
+    """
+    segments = () if annotations is None else annotations.segments.get(video_id, ())
+    panels = []
+    for name, store in stores.items():
+        check_features(store)
+        _choose(store, [video_id])
+        panels.append(replace(_original(store, video_id, segments), title=name))
+    shown = [index for panel in panels for _, _, index in panel.segments]
+    figure = new_figure(3.75 * len(panels), 3.7 + 0.25 * bool(shown))
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, panel in zip(row, panels, strict=True):
+        edges, similar_SS = _similarity(panel)
+        least = min(float(np.quantile(similar_SS, 0.01)), 0.99)
+        _add_scale(figure, [axes], _draw_panel(axes, panel, edges, similar_SS, least))
+    row[0].set_ylabel("time [s]", fontsize=LABEL, color=SOFT)
+    class_legend(figure, () if annotations is None else annotations.classes, shown)
+    write_figure(path, figure)
+
+
 def _choose(store: FeatureStore, videos: Sequence[str] | None) -> list[str]:
     """Return the videos to draw: those named, or the first that can be."""
     if videos is not None:
@@ -250,10 +290,7 @@ def _draw(
     for axes, panel, (edges, similar_SS) in zip(row, panels, matrices, strict=True):
         mesh = _draw_panel(axes, panel, edges, similar_SS, min(least, 0.99))
     row[0].set_ylabel("time [s]", fontsize=LABEL, color=SOFT)
-    bar = figure.colorbar(mesh, ax=list(row), shrink=0.72, aspect=26, pad=0.02, extend="min")
-    bar.set_label("cosine similarity", fontsize=LABEL, color=SOFT)
-    bar.ax.tick_params(labelsize=TICK, labelcolor=SOFT, color=SOFT, length=2)
-    bar.outline.set_visible(False)
+    _add_scale(figure, list(row), mesh)
     mean = "" if values is None else _shown(_mean(list(values.values())))
     name = video_id if len(video_id) <= 40 else f"{video_id[:39]}…"
     number = f", temporal equivariance {mean}" if mean else ""
@@ -296,6 +333,13 @@ def _draw_panel(
         ground_truth_bar(above, panel.segments, panel.span_seconds)
         ground_truth_bar(beside, panel.segments, panel.span_seconds, vertical=True)
     return mesh
+
+
+def _add_scale(figure: Figure, axes: list[Axes], mesh: QuadMesh) -> None:
+    bar = figure.colorbar(mesh, ax=axes, shrink=0.72, aspect=26, pad=0.02, extend="min")
+    bar.set_label("cosine similarity", fontsize=LABEL, color=SOFT)
+    bar.ax.tick_params(labelsize=TICK, labelcolor=SOFT, color=SOFT, length=2)
+    bar.outline.set_visible(False)
 
 
 def _mean(values: Sequence[float]) -> float:
