@@ -10,7 +10,13 @@ from made_stores import even_times, write_store
 
 from features import FeatureStore
 from features.annotations import AnnotatedSegment, Annotations
-from features.pictures.boundaries import BoundaryReport, at_boundary, draw_boundaries, roc_auc
+from features.pictures.boundaries import (
+    BoundaryReport,
+    at_boundary,
+    compare_boundaries,
+    draw_boundaries,
+    roc_auc,
+)
 from manifests import UsageError
 
 scored = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=30).filter(
@@ -142,6 +148,22 @@ def test_features_without_boundaries_are_at_chance(tmp_path: Path) -> None:
     assert report.interval[0] < 0.5 < report.interval[1]
     assert report.interval[0] <= report.auc <= report.interval[1]
     assert np.diff(fewer.interval) > np.diff(report.interval)
+
+
+def test_stores_side_by_side_have_the_numbers_of_each(tmp_path: Path) -> None:
+    """In the order given, each as by itself; equal bytes."""
+    stores = {
+        "clean": steps_store(tmp_path / "a.zarr"),
+        "noisy": steps_store(tmp_path / "b.zarr", noise=0.5),
+    }
+    annotations = annotations_of(SEGMENTS)
+    reports = [compare_boundaries(stores, annotations, tmp_path / f"{i}.png") for i in range(2)]
+    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
+    assert list(reports[0]) == ["clean", "noisy"]
+    for name, store in stores.items():
+        alone = draw_boundaries(store, annotations, tmp_path / "alone.png")
+        assert reports[0][name] == alone
+    assert reports[0]["clean"].auc > reports[0]["noisy"].auc
 
 
 def test_subset_absent_videos_and_a_single_video(tmp_path: Path) -> None:

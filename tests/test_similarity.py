@@ -15,7 +15,7 @@ from test_retimed import stamp_encoder, stamps_of
 
 from features import Encoder, FeatureStore, extract_features
 from features.annotations import AnnotatedSegment, Annotations
-from features.pictures.similarity import _Panel, _similarity, draw_similarity
+from features.pictures.similarity import _Panel, _similarity, compare_similarity, draw_similarity
 from manifests import (
     CheckpointError,
     SourceTable,
@@ -145,6 +145,26 @@ def test_without_a_checkpoint_the_video_alone_is_drawn(tmp_path: Path) -> None:
     assert purple[top + 3 : half, across + 9 : right - 3].mean() > 0.95
     assert purple[half + 9 : bottom - 3, left + 3 : across].mean() > 0.95
     assert yellow[half + 9 : bottom - 3, across + 9 : right - 3].mean() > 0.95
+
+
+def test_stores_side_by_side_have_scales_of_their_own(tmp_path: Path) -> None:
+    """Two encoders that tell the same halves apart look alike, however little one of them does."""
+    far_SD, near_SD = np.repeat(np.eye(2), 10, axis=0), np.repeat([[1, 0.5], [1, 0]], 10, axis=0)
+    stores = {
+        name: write_store(tmp_path / f"{name}.zarr", {"v": (feats_SD, even_times(20))})
+        for name, feats_SD in (("far", far_SD), ("near", near_SD))
+    }
+    annotations = Annotations(("jump",), {"v": (AnnotatedSegment(0.0, 10.0, 0),)}, {"v": "test"})
+    for name in ("a.png", "b.png"):
+        compare_similarity(stores, "v", tmp_path / name, annotations=annotations)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    picture = imread(tmp_path / "a.png")[..., :3] * 255
+    purple = abs(picture - [68, 1, 84]).max(2) < 3
+    left, right = np.array_split(purple.sum(axis=0), 2)
+    assert left.sum() == pytest.approx(right.sum(), rel=0.05)
+    assert purple.mean() > 0.1
+    with pytest.raises(StoreError, match="video 'x' is not in the store"):
+        compare_similarity(stores, "x", tmp_path / "x.png")
 
 
 def test_many_snippets_are_thinned_for_the_picture() -> None:

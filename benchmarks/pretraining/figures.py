@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 from matplotlib.axes import Axes
+from matplotlib.figure import FigureBase
 
 from features import BLUE, INK, RED, SOFT, new_figure, style_axes, write_figure
 from manifests import UsageError
@@ -13,6 +15,7 @@ from .intervals import Interval
 
 SIGN_COLOURS = {"+": BLUE, "-": RED, "0": SOFT}
 TITLE, LABEL, TICK = 10.5, 9.0, 8.0  # points
+SIGNS_PER_INCH = 13.5  # of a label
 MULTIPLES = 5  # learning curves beside each other
 PANEL_INCHES, ROW_INCHES = 3.6, 0.26
 HOW_TO_READ = (
@@ -38,7 +41,7 @@ def draw_headline(results: Results, methods: Mapping[str, Sequence[str]], path: 
     panels = figure.subplots(1, len(rows), squeeze=False)[0]
     for axes, (family, names) in zip(panels, rows.items(), strict=True):
         _draw_gains(axes, results, family, names, _first(results.main_metrics(family), family))
-    figure.supxlabel(HOW_TO_READ, fontsize=LABEL, color=SOFT)
+    _add_note(figure, HOW_TO_READ, figure.get_figwidth())
     write_figure(path, figure)
 
 
@@ -67,7 +70,7 @@ def draw_gains(results: Results, methods: Mapping[str, Sequence[str]], path: Pat
             axes.set_visible(False)
         for axes, metric in zip(panels, metrics[family], strict=False):
             _draw_gains(axes, results, family, names, metric)
-    figure.supxlabel(HOW_TO_READ, fontsize=LABEL, color=SOFT)
+    _add_note(figure, HOW_TO_READ, figure.get_figwidth())
     write_figure(path, figure)
 
 
@@ -107,7 +110,7 @@ def draw_curves(results: Results, methods: Mapping[str, Sequence[str]], path: Pa
         for axes in panels[:, 0]:
             axes.set_ylabel("mAP [%]", fontsize=TICK, color=SOFT)
     note = "gradient steps; grey: classification; bands: 95 % intervals over seeds and test videos"
-    parts[-1].supxlabel(note, fontsize=LABEL, color=SOFT)
+    _add_note(parts[-1], note, figure.get_figwidth())
     write_figure(path, figure)
 
 
@@ -143,6 +146,11 @@ def _draw_gains(
     axes.set_yticklabels([_spelt(method) for method in methods], color=INK, fontsize=LABEL)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
+
+
+def _add_note(figure: FigureBase, note: str, inches: float) -> None:
+    """Write under a figure how it is read, in lines that fit its width."""
+    figure.supxlabel(fill(note, int(SIGNS_PER_INCH * inches)), fontsize=LABEL, color=SOFT)
 
 
 def _draw_gain(axes: Axes, place: int, gain: Interval) -> None:

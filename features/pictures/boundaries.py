@@ -120,7 +120,9 @@ def draw_boundaries(
     pairs = neighbour_pairs(store, annotations, subset, tolerance_seconds)
     report = _report(pairs, tolerance_seconds, seed)
     figure = new_figure(6.4, 3.6)
-    _draw(figure.subplots(), "Boundaries", pairs, report)
+    spread = "" if report.interval is None else ", 95 %% of resamples %.3f to %.3f"
+    title = f"Boundaries: ROC AUC {report.auc:.3f}" + spread % (report.interval or ())
+    _draw(figure.subplots(), title, pairs, report)
     figure.legend(
         loc="outside lower center", ncols=2, fontsize=TICK, labelcolor=SOFT, frameon=False
     )
@@ -152,7 +154,9 @@ def compare_boundaries(
     for axes, (name, store) in zip(row, stores.items(), strict=True):
         pairs = neighbour_pairs(store, annotations, subset)
         reports[name] = _report(pairs, 0.0, 0)
-        _draw(axes, name, pairs, reports[name])
+        spread = "" if reports[name].interval is None else " (%.3f to %.3f)"
+        title = f"{name}: ROC AUC {reports[name].auc:.3f}" + spread % (reports[name].interval or ())
+        _draw(axes, title, pairs, reports[name])
         below = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.16)}
         axes.legend(**below, fontsize=TICK, labelcolor=SOFT, frameon=False)
     for axes in row[1:]:
@@ -305,11 +309,10 @@ def _auc_of_places(
     return float(positive_U @ below_U / total) if total else math.nan
 
 
-def _draw(axes: Axes, name: str, pairs: NeighbourPairs, report: BoundaryReport) -> None:
-    spread = "" if report.interval is None else ", 95 %% of resamples %.3f to %.3f"
+def _draw(axes: Axes, title: str, pairs: NeighbourPairs, report: BoundaryReport) -> None:
     style_axes(
         axes,
-        title=f"{name}: ROC AUC {report.auc:.3f}" + spread % (report.interval or ()),
+        title=title,
         x_label="difference of neighbouring snippets, 1 - cos (logarithmic)",
         y_label="share of the pairs [%]",
     )

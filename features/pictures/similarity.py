@@ -168,8 +168,8 @@ def compare_similarity(
 ) -> None:
     """Draw the similarity matrices of one video in several stores side by side.
 
-    Every matrix has its own scale of colours, from the first percentile of its similarities to 1:
-    encoders differ in how alike the features are that they give to anything.
+    Every matrix has its own scale of colours, from the first percentile of its similarities (0.99
+    at most) to 1: encoders differ in how alike the features are that they give to anything.
 
     Args:
         stores: Features of the video, by the name of what made them; at least one.
