@@ -1,8 +1,14 @@
 """What the experiment measures: one number of one encoder, and the same on resampled videos."""
 
+import dataclasses
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from manifests import write_atomic
 
 NUM_RESAMPLES = 1_000
 
@@ -36,3 +42,19 @@ def video_weights(num_videos: int, num_resamples: int = NUM_RESAMPLES, seed: int
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     shares = np.full(num_videos, 1 / num_videos)
     return rng.multinomial(num_videos, shares, num_resamples).astype(np.int16)
+
+
+def write_scores(path: Path, scores: Iterable[Score]) -> None:
+    """Write scores, atomically."""
+    rows = [
+        dataclasses.asdict(score) | {"resampled_B": score.resampled_B.tolist()} for score in scores
+    ]
+    write_atomic(path, json.dumps(rows).encode())
+
+
+def read_scores(path: Path) -> list[Score]:
+    """Read what `write_scores` wrote."""
+    return [
+        Score(**row | {"resampled_B": np.array(row["resampled_B"], np.float32)})
+        for row in json.loads(path.read_text())
+    ]

@@ -1,0 +1,161 @@
+"""From a grid to nodes, and from finished nodes to the rows of `results.parquet`."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from manifests import atomic_writer
+
+from .cache import Node
+from .grid import Grid, Method, merge
+from .records import read_scores
+from .stages import SCORES
+from .tasks import AVERAGED
+
+LINEAR, FRAMES = "linear", "frames"
+RESULT_FIELDS = pa.schema(
+    [
+        ("family", pa.string()),
+        ("method", pa.string()),
+        ("seed", pa.int32()),
+        ("steps", pa.int32()),
+        ("downstream", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("chance", pa.float64()),
+        ("resampled", pa.list_(pa.float32())),
+    ]
+)
+
+
+class Scored(NamedTuple):
+    """A task done with a method's encoder of one seed, as it was after so many steps."""
+
+    method: Method
+    seed: int
+    steps: int
+    task: str
+    node: Node
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a grid asks to be made.
+
+    Attributes:
+        grid: The recipe.
+        first_seed: Seed of the first run of every method; the others follow.
+        device: Where networks run: "cpu" or "cuda". Not in the digests.
+    """
+
+    grid: Grid
+    first_seed: int = 0
+
+    @cached_property
+    def videos(self) -> Node:
+        """The demo's videos, with their tables."""
+        return Node("videos", dataclasses.asdict(self.grid.videos), label="videos")
+
+    def run(self, method: Method, seed: int) -> Node:
+        """Return the training of a method; methods with one `[synth]` table share shards."""
+        shards = Node(
+            "shards", self.grid.synth_of(method, seed), (self.videos,), f"shards of {method.name}"
+        )
+        teachers = tuple(self.run(self._named(name), seed) for name in method.teachers)
+        label = f"training of {method.name}, seed {seed}"
+        return Node("run", self.grid.train_of(method, seed), (shards, *teachers), label)
+
+    def store(self, method: Method, seed: int, steps: int) -> Node:
+        """Return the features of a method's encoder as it was after so many steps."""
+        is_whole = steps == self.grid.budget.steps
+        settings = {
+            "snippets": dataclasses.asdict(self.grid.snippets),
+            "step": None if is_whole else steps,
+        }
+        label = f"features of {method.name}, seed {seed}, {steps} steps"
+        return Node("store", settings, (self.videos, self.run(method, seed)), label)
+
+    def finetuned(self, method: Method, seed: int) -> Node:
+        """Return the end-to-end fine-tuning of a method's encoder on annotated long videos."""
+        downstream = self.grid.downstream
+        synth = merge(self.grid.synth, downstream.finetune_synth)
+        synth |= {"kinds": {"annotated": 1.0}, "subset": "train", "seed": seed}
+        shards = Node("shards", synth, (self.videos,), "shards of annotated long videos")
+        train = merge(self.grid.train, downstream.finetune) | {"objective": FRAMES, "seed": seed}
+        label = f"fine-tuning of {method.name}, seed {seed}"
+        return Node("run", train, (shards, self.run(method, seed)), label)
+
+    def scored(self, methods: Sequence[str] = ()) -> Iterator[Scored]:
+        """Yield everything to be scored: seed by seed, then method by method.
+
+        A run that is stopped early has all methods of the first seeds.
+        """
+        chosen = [m for m in self.grid.methods if not methods or m.name in methods]
+        budget = self.grid.budget
+        for number in range(max(method.seeds for method in chosen)):
+            seed = self.first_seed + number
+            for method in (m for m in chosen if number < m.seeds):
+                for steps in budget.steps_scored:
+                    yield self._scored(method, seed, steps, LINEAR)
+                for task in self.grid.downstream.of(method.families):
+                    if not method.average or task in (*AVERAGED, FRAMES):
+                        yield self._scored(method, seed, budget.steps, task)
+
+    def _scored(self, method: Method, seed: int, steps: int, task: str) -> Scored:
+        parts = self._parts(method, seed)
+        settings: dict[str, Any] = {
+            "task": task,
+            "seed": seed,
+            "snippets": dataclasses.asdict(self.grid.snippets),
+            "average": bool(method.average) and task in AVERAGED,
+        }
+        if task == FRAMES:
+            inputs = tuple(self.finetuned(*part) for part in parts or [(method, seed)])
+        elif parts:
+            inputs = tuple(self.store(*part, steps) for part in parts)
+        else:
+            inputs = (self.store(method, seed, steps), self.run(method, seed))
+        label = f"{task} of {method.name}, seed {seed}, {steps} steps"
+        node = Node("scores", settings, (self.videos, *inputs), label)
+        return Scored(method, seed, steps, task, node)
+
+    def _parts(self, method: Method, seed: int) -> list[tuple[Method, int]]:
+        """Return what a method puts together, with seeds: one named again takes its next seed."""
+        parts = []
+        for index, name in enumerate(method.parts):
+            part = self._named(name)
+            turn = seed - self.first_seed + method.parts[:index].count(name)
+            parts.append((part, self.first_seed + turn % part.seeds))
+        return parts
+
+    def _named(self, name: str) -> Method:
+        return next(method for method in self.grid.methods if method.name == name)
+
+
+def write_results(scored: Sequence[Scored], cache: Path, path: Path) -> int:
+    """Write a row per number; a method of several families has its rows in each. Count them."""
+    rows = [
+        {
+            "family": family,
+            "method": at.method.name,
+            "seed": at.seed,
+            "steps": at.steps,
+            "downstream": score.downstream,
+            "metric": score.metric,
+            "value": score.value,
+            "chance": score.chance,
+            "resampled": score.resampled_B,
+        }
+        for at in scored
+        for score in read_scores(at.node.folder(cache) / SCORES)
+        for family in at.method.families
+    ]
+    with atomic_writer(path) as file:
+        pq.write_table(pa.Table.from_pylist(rows, RESULT_FIELDS), file)
+    return len(rows)

@@ -1,0 +1,147 @@
+"""The stages of the experiment: each makes one folder from settings and folders, and can go on.
+
+All of them are the library's own verbs: demo videos, plan, render, train, extract; the scores are
+those of `tasks.py`. They run in processes of their own, a core each.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from features import FeatureStore, extract_features
+from manifests import build_sources, make_demo_videos, read_segments, read_sources
+from synth import render_plan, write_plan
+from train import train_model
+
+from .cache import Stage
+from .grid import Snippets
+from .records import write_scores
+from .tasks import AVERAGED, TASKS, Encoded
+
+RECIPE, SHARDS, RUN, STORE, SCORES = "recipe.toml", "shards", "run", "features.zarr", "scores.json"
+
+
+def begin_worker(threads: int, log: Path) -> None:
+    """Keep a process to its share of the cores, and its progress lines to a file."""
+    torch.set_num_threads(threads)
+    sys.stderr = open(log, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+
+
+def make_videos(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) -> None:
+    """Draw the videos and probe them."""
+    videos = make_demo_videos(out / "videos", **settings)
+    build_sources(videos.trimmed_folder, out / "trimmed.parquet", workers=1)
+    build_sources(videos.untrimmed_folder, out / "untrimmed.parquet", workers=1)
+    shutil.copyfile(videos.segments_path, out / "segments.parquet")
+
+
+def make_shards(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) -> None:
+    """Plan and render; `settings` are `[synth]`, `inputs` the videos."""
+    (videos,) = inputs
+    write_recipe(out / RECIPE, synth=settings)
+    is_annotated = "annotated" in settings["kinds"]
+    if not (out / "plan" / "plan.json").exists():
+        write_plan(
+            out / RECIPE,
+            videos / ("untrimmed.parquet" if is_annotated else "trimmed.parquet"),
+            out / "plan",
+            videos / "segments.parquet" if is_annotated else None,
+        )
+    report = render_plan(out / "plan", out / SHARDS, workers=0)
+    if report.rejected:
+        raise RuntimeError(f"{report.rejected} samples of {out} were rejected")
+
+
+def make_run(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) -> None:
+    """Train; `settings` are `[train]`, `inputs` the shards, then initial weights or teachers."""
+    shards, *others = (at / SHARDS if (at / SHARDS).exists() else at / RUN for at in inputs)
+    write_recipe(out / RECIPE, train=settings)
+    init = others if settings["objective"] == "frames" else [None]
+    report = train_model(
+        out / RECIPE,
+        shards,
+        out / RUN,
+        resume=(out / RUN).exists(),
+        init=init[0],
+        teachers=() if init[0] else others,
+    )
+    if not report.finished:
+        raise RuntimeError(f"the training in {out} was stopped at step {report.step}")
+
+
+def make_store(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) -> None:
+    """Extract the long videos' features; `inputs` are the videos and the run."""
+    videos, run = inputs
+    snippets = Snippets(**settings["snippets"])
+    report = extract_features(
+        read_sources(videos / "untrimmed.parquet"),
+        encoder_at(run, settings["step"]),
+        out / STORE,
+        fps=snippets.rate,
+        snippet_len=snippets.snippet_len,
+        snippet_stride=snippets.snippet_stride,
+        batch=snippets.batch,
+        workers=1,
+        actors=0,
+    )
+    if report.rejected or not report.ok:
+        raise RuntimeError(f"{len(report.rejected)} videos have no features in {out}")
+
+
+def make_scores(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) -> None:
+    """Do one downstream task; `inputs` are the videos, then stores, or stores and their runs."""
+    videos, *others = inputs
+    stores = [at / STORE for at in others if (at / STORE).exists()]
+    runs = [at / RUN for at in others if (at / RUN).exists()]
+    segments = read_segments(videos / "segments.parquet")
+    task, seed = settings["task"], settings["seed"]
+    if settings["average"]:
+        scores = AVERAGED[task]([FeatureStore.open(at) for at in stores], segments, seed)
+    else:
+        encoded = Encoded(
+            store=FeatureStore.open(*stores) if stores else None,
+            runs=runs,
+            sources=videos / "untrimmed.parquet",
+            segments=segments,
+            snippets=Snippets(**settings["snippets"]),
+            seed=seed,
+        )
+        scores = TASKS[task](encoded)
+    write_scores(out / SCORES, scores)
+
+
+STAGES: dict[str, Stage] = {
+    "videos": make_videos,
+    "shards": make_shards,
+    "run": make_run,
+    "store": make_store,
+    "scores": make_scores,
+}
+
+
+def encoder_at(run: Path, step: int | None) -> Path:
+    """Return the folder of a run's encoder as it was after a step; the finished one if None."""
+    return run / RUN if step is None else run / RUN / f"step-{step:06d}"
+
+
+def write_recipe(path: Path, **tables: Mapping[str, Any]) -> None:
+    """Write tables as TOML: numbers, texts, booleans, lists and tables of them."""
+    text = "".join(f"[{name}]\n{_lines(table)}\n" for name, table in tables.items())
+    path.write_text(text, encoding="utf-8")
+
+
+def _lines(table: Mapping[str, Any]) -> str:
+    return "".join(f"{key} = {_value(value)}\n" for key, value in table.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_value(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(value)  # TOML writes numbers, booleans and plain texts as JSON does
