@@ -1,14 +1,36 @@
 """Scores of the pretraining experiment: resampled metrics against repeated videos, and heads."""
 
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_stores import even_times, write_store
+from made_videos import encode, stamped_frames
+from test_predict import write_run
 
-from benchmarks.pretraining.records import video_weights
+from benchmarks.pretraining import downstream
+from benchmarks.pretraining.downstream import (
+    bmn_scores,
+    boundary_score,
+    ensemble_scores,
+    equivariance_score,
+    frames_scores,
+    gtad_scores,
+    linear_probabilities,
+    linear_scores,
+    pdan_scores,
+    tgm_scores,
+)
+from benchmarks.pretraining.records import NUM_RESAMPLES, Score, video_weights
 from benchmarks.pretraining.resampling import (
     resampled_auc,
     resampled_detection_map,
@@ -16,8 +38,23 @@ from benchmarks.pretraining.resampling import (
     resampled_mean,
     resampled_recall,
 )
-from features import metrics
+from features import (
+    Annotations,
+    DetectionReport,
+    FeatureStore,
+    ProbeReport,
+    draw_boundaries,
+    draw_similarity,
+    extract_features,
+    metrics,
+    predict_frames,
+    probe,
+    probe_store,
+    snippet_labels,
+)
 from features.pictures.boundaries import roc_auc
+from manifests import SnippetGrid, SourceTable, UsageError, probe_video, read_sources, write_sources
+from manifests.tables import SEGMENTS_SCHEMA
 
 NUM_VIDEOS = 5
 CLASSES = ("jump", "run", "wave")
@@ -149,3 +186,270 @@ def test_auc_is_that_of_weighted_pairs(seed: int, is_tied: bool) -> None:
 def test_mean_by_hand() -> None:
     found_B = resampled_mean(np.array([1.0, 0.25]), np.array([[1, 1], [2, 0], [0, 0], [1, 2]]))
     assert found_B == pytest.approx([0.625, 1, np.nan, 0.5], nan_ok=True)
+
+
+# ---------------------------------------------------------------- heads on a made store
+
+NUM_ROWS, GAP = 30, 0.5
+
+
+def made_segments() -> pa.Table:
+    """Two or three actions in each of 10 videos, some at once; the last 4 are for the test."""
+    rng, rows = np.random.default_rng(1), []
+    for v in range(10):
+        for start in (0.7, 5.1, 6.0)[: 2 + v % 2]:
+            label = int(rng.integers(len(CLASSES)))
+            rows.append(
+                {
+                    "video_id": f"v{v}",
+                    "label": CLASSES[label],
+                    "label_id": label,
+                    "start_seconds": start + rng.uniform(0, 1),
+                    "end_seconds": start + rng.uniform(2, 7),
+                    "subset": "train" if v < 6 else "test",
+                }
+            )
+    metadata = {b"classes": json.dumps(CLASSES).encode()}
+    return pa.Table.from_pylist(rows, SEGMENTS_SCHEMA).replace_schema_metadata(metadata)
+
+
+def made_store(path: Path, seed: int = 0, delay: float = 0.0, left_out: int = 0) -> FeatureStore:
+    """Features that show the classes among noise."""
+    rng, rows = np.random.default_rng(seed), {}
+    times_S3 = even_times(NUM_ROWS, GAP, 2 * GAP) + delay
+    segments = Annotations.of(made_segments()).segments
+    for video_id in list(segments)[: len(segments) - left_out]:
+        labels_SC = snippet_labels(times_S3, segments[video_id], len(CLASSES))
+        noise_SD = rng.normal(size=(NUM_ROWS, 16))
+        noise_SD[:, : len(CLASSES)] += labels_SC
+        rows[video_id] = (noise_SD, times_S3)
+    return write_store(path, rows)
+
+
+@pytest.fixture(scope="module")
+def segments() -> pa.Table:
+    return made_segments()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    return made_store(tmp_path_factory.mktemp("store") / "s.zarr")
+
+
+def by_metric(scores: Sequence[Score]) -> dict[str, Score]:
+    assert len({score.metric for score in scores}) == len(scores)
+    for score in scores:
+        assert score.resampled_B.shape == (NUM_RESAMPLES,)
+        assert score.resampled_B.dtype == np.float32
+    return {score.metric: score for score in scores}
+
+
+def test_linear_scores_are_those_of_the_probe(store: FeatureStore, segments: pa.Table) -> None:
+    """Whole, in kinds, and on 25 frames, against the official functions."""
+    scores = by_metric(linear_scores(store, segments, seed=0))
+    report = probe_store(store, segments, "linear")
+    labels = [snippet_labels(v.times_S3, v.segments, len(CLASSES)) for v in report.videos]
+    assert scores["map"].value == pytest.approx(report.map)
+    assert scores["map"].chance == pytest.approx(report.chance)
+    kinds = metrics.frame_breakdown([v.scores_SC for v in report.videos], labels).scores
+    for name, kind in kinds.items():
+        found = scores[f"map_{name.removesuffix('_action')}"]
+        assert found.value == pytest.approx(kind.mean)
+    frames, shown = [], []
+    for video in report.videos:
+        for j in range(25):
+            seconds = j / 25 * video.duration_seconds
+            nearest = min(range(NUM_ROWS), key=lambda s: abs(video.times_S3[s, 1] - seconds))
+            frames.append(video.scores_SC[nearest])
+        shown.append(metrics.charades_labels(video.duration_seconds, video.segments, len(CLASSES)))
+    expected = metrics.mean_average_precision(np.stack(frames), np.concatenate(shown), "grouped")
+    assert scores["map_25"].value == pytest.approx(expected.mean)
+
+
+def test_resamples_are_those_of_the_shared_draws(store: FeatureStore, segments: pa.Table) -> None:
+    """Resample `b` counts the same videos for every metric, and the values are of all of them."""
+    predictions = linear_probabilities(store, segments, seed=0)
+    score = by_metric(linear_scores(store, segments, seed=0))["map"]
+    arrays = predictions.probabilities_NC, np.concatenate(predictions.labels), predictions.video_N
+    for b, weights_V in enumerate(video_weights(4)[:5]):
+        rows = np.repeat(np.arange(len(arrays[0])), weights_V[arrays[2]])
+        expected = metrics.mean_average_precision(arrays[0][rows], arrays[1][rows], "grouped")
+        assert score.resampled_B[b] == pytest.approx(expected.mean, rel=1e-6)
+    assert resampled_map(*arrays, np.ones((1, 4)))[0] == pytest.approx(score.value)
+    again = by_metric(linear_scores(store, segments, seed=0))["map"]
+    assert np.array_equal(score.resampled_B, again.resampled_B)
+
+
+def test_an_ensemble_is_the_mean_of_its_probabilities(
+    store: FeatureStore, segments: pa.Table, tmp_path: Path
+) -> None:
+    other = made_store(tmp_path / "other.zarr", seed=1)
+    alone, both = (
+        by_metric(ensemble_scores(stores, segments, 0)) for stores in ([store] * 3, [store, other])
+    )
+    for name, score in by_metric(linear_scores(store, segments, 0)).items():
+        assert alone[name].value == pytest.approx(score.value)
+    members = [linear_probabilities(one, segments, 0) for one in (store, other)]
+    mean_NC = (members[0].probabilities_NC + members[1].probabilities_NC) / 2
+    labels_NC = np.concatenate(members[0].labels)
+    expected = metrics.mean_average_precision(mean_NC, labels_NC, "grouped").mean
+    assert both["map"].value == pytest.approx(expected)
+    assert both["map"].value > alone["map"].value  # their noise is not the same
+    later = made_store(tmp_path / "later.zarr", delay=0.25)
+    with pytest.raises(ValueError, match="one set of rows, as of 'v6'"):
+        ensemble_scores([store, later], segments, 0)
+
+
+def test_scores_are_of_all_videos_or_of_none(tmp_path: Path, segments: pa.Table) -> None:
+    fewer = made_store(tmp_path / "fewer.zarr", left_out=1)
+    for scores in (
+        lambda: linear_scores(fewer, segments, 0),
+        lambda: boundary_score(fewer, segments),
+    ):
+        with pytest.raises(UsageError, match=r"every annotated video must .* lacks 'v9'"):
+            scores()
+
+
+@pytest.mark.parametrize(("scores_of", "name"), [(pdan_scores, "PDAN"), (tgm_scores, "TGM")])
+def test_heads_of_frames(
+    scores_of: Callable[..., list[Score]],
+    name: str,
+    store: FeatureStore,
+    segments: pa.Table,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The report's own number, the same for the same seed."""
+    monkeypatch.setitem(getattr(downstream, name), "epochs", 2)
+    settings_of = dict(getattr(downstream, name))
+    (score,), (again,), (other,) = (scores_of(store, segments, seed) for seed in (0, 0, 1))
+    report = probe(store, segments, name.lower(), seed=0, control=False, **settings_of)
+    assert isinstance(report, ProbeReport)
+    assert (score.downstream, score.metric) == (name.lower(), "map")
+    assert score.value == again.value == pytest.approx(report.map)
+    assert np.array_equal(score.resampled_B, again.resampled_B)
+    assert other.value != score.value
+    assert math.isnan(report.shuffled)
+
+
+@pytest.mark.parametrize(
+    ("scores_of", "name", "expected"),
+    [
+        (gtad_scores, "GTAD", lambda s: {"map": s.map, "map_50": s.map_T[2]}),
+        (
+            bmn_scores,
+            "BMN",
+            lambda s: {"ar_10": s.recall_at[0], "ar_50": s.recall_at[1], "auc": s.auc},
+        ),
+    ],
+)
+def test_heads_of_segments(
+    scores_of: Callable[..., list[Score]],
+    name: str,
+    expected: Callable[[Any], dict[str, float]],
+    store: FeatureStore,
+    segments: pa.Table,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The report's own numbers and references, and resamples around them."""
+    small = {"temporal_scale": 16, "hidden_dim": 16}
+    monkeypatch.setitem(getattr(downstream, name), "epochs", 4)
+    monkeypatch.setitem(getattr(downstream, name), "arguments", small)
+    scores = by_metric(scores_of(store, segments, 0))
+    report = probe(store, segments, name.lower(), seed=0, **getattr(downstream, name))
+    assert isinstance(report, DetectionReport)
+    assert {key: score.value for key, score in scores.items()} == expected(report.scores)
+    assert {key: score.chance for key, score in scores.items()} == expected(report.random)
+    for score in scores.values():
+        assert score.resampled_B.min() < score.value < score.resampled_B.max()
+        assert score.resampled_B.std() > 0
+
+
+def test_a_head_that_finds_nothing_scores_zero() -> None:
+    truth = {"a": [(0.0, 1.0, "jump")], "b": [(2.0, 3.0, "run")]}
+    weights_BV = np.array([[1, 1], [0, 2]])
+    assert np.array_equal(resampled_detection_map(truth, {}, weights_BV), np.zeros((5, 2)))
+    ar_BJ, auc_B = resampled_recall(truth, {"a": []}, weights_BV)
+    assert not ar_BJ.any()
+    assert not auc_B.any()
+
+
+def test_boundaries_are_those_of_the_picture(
+    store: FeatureStore, segments: pa.Table, tmp_path: Path
+) -> None:
+    (score,) = boundary_score(store, segments)
+    report = draw_boundaries(store, Annotations.of(segments), tmp_path / "b.png", subset="test")
+    assert (score.value, score.chance) == (pytest.approx(report.auc), 0.5)
+    assert report.interval == pytest.approx(np.percentile(score.resampled_B, [2.5, 97.5]), abs=0.02)
+
+
+# ---------------------------------------------------------------- runs on made videos
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> SourceTable:
+    """The test videos of the segments, of 60 to 90 frames at 10 frames per second."""
+    folder, found = tmp_path_factory.mktemp("videos"), []
+    for v in range(6, 10):
+        path = encode(folder / f"v{v}.mp4", stamped_frames(60 + 10 * (v - 6)))
+        found.append(replace(probe_video(str(path)), video_id=f"v{v}"))
+    write_sources(folder / "sources.parquet", found, [])
+    return read_sources(folder / "sources.parquet")
+
+
+@pytest.mark.slow
+def test_fine_tuned_runs_are_scored_at_the_rows_of_a_store(
+    tmp_path: Path, sources: SourceTable, segments: pa.Table
+) -> None:
+    """Row by row, the frame on screen at its centre, the mean of the runs; a slow loop."""
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for seed, run in enumerate(runs):
+        outputs = {"classes": list(CLASSES), "num_outputs": len(CLASSES)}
+        write_run(run, seed, objective="frames", loss="bce", **outputs)
+    grid, fps = SnippetGrid(8, 3), Fraction(5)
+    (score,) = frames_scores(runs, sources, segments, grid, fps)
+    report = extract_features(
+        sources, runs[0], tmp_path / "s.zarr", fps=fps, snippet_stride=3, workers=1
+    )
+    assert report.ok
+    predict_frames(sources, runs, tmp_path / "f.zarr", fps=fps)
+    store, frames = (FeatureStore.open(tmp_path / name) for name in ("s.zarr", "f.zarr"))
+    scores, labels = [], []
+    for video_id, found in Annotations.of(segments).segments.items():
+        if video_id not in store:
+            continue
+        times_S3, frames_N3 = store.times(video_id), frames.times(video_id)
+        labels.append(snippet_labels(times_S3, found, len(CLASSES)))
+        for centre in times_S3[:, 1]:
+            (shown,) = [
+                n for n, (start, _, end) in enumerate(frames_N3) if start <= centre < end
+            ] or [len(frames_N3) - 1]
+            scores.append(frames[video_id][shown])
+    expected = metrics.mean_average_precision(np.stack(scores), np.concatenate(labels), "grouped")
+    assert (score.downstream, score.metric) == ("frames", "map")
+    assert score.value == pytest.approx(expected.mean)
+
+
+@pytest.mark.slow
+def test_equivariance_is_that_of_the_pictures(
+    tmp_path: Path,
+    sources: SourceTable,
+    segments: pa.Table,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of as many of the first test videos as are asked for."""
+    monkeypatch.setattr(downstream, "NUM_RETIMED", 3)
+    write_run(tmp_path / "run", 0)
+    extract_features(sources, tmp_path / "run", tmp_path / "s.zarr", workers=1)
+    store = FeatureStore.open(tmp_path / "s.zarr")
+    (score,) = equivariance_score(tmp_path / "run", store, sources, segments)
+    drawn = draw_similarity(
+        store,
+        tmp_path / "out",
+        checkpoint=tmp_path / "run",
+        sources=sources,
+        videos=["v6", "v7", "v8"],
+    )
+    assert score.value == pytest.approx(drawn.mean)
+    of_video = [np.mean(list(values.values())) for values in drawn.equivariance.values()]
+    weights_V = video_weights(4)[0, :3]
+    assert score.resampled_B[0] == pytest.approx(np.average(of_video, weights=weights_V), rel=1e-5)
