@@ -48,7 +48,7 @@ METRICS: Mapping[Metric, str] = {
 MAIN_METRICS: Mapping[str, tuple[Metric, ...]] = {
     "ssdet": (LINEAR, Metric("pdan", "map")),
     "bsp": (Metric("gtad", "map"), Metric("bmn", "auc")),
-    "pal": (LINEAR, Metric("gtad", "map")),
+    "pal": (Metric("gtad", "map"), Metric("bmn", "auc")),
 }
 COLUMNS = (
     *("family", "method", "seed", "steps", "downstream", "metric", "value", "chance", "resampled"),

@@ -67,7 +67,7 @@ class Experiment:
         shards = Node(
             "shards", self.grid.synth_of(method, seed), (self.videos,), f"shards of {method.name}"
         )
-        teachers = tuple(self.run(self._named(name), seed) for name in method.teachers)
+        teachers = tuple(self.run(self.named(name), seed) for name in method.teachers)
         label = f"training of {method.name}, seed {seed}"
         return Node("run", self.grid.train_of(method, seed), (shards, *teachers), label)
 
@@ -129,12 +129,13 @@ class Experiment:
         """Return what a method puts together, with seeds: one named again takes its next seed."""
         parts = []
         for index, name in enumerate(method.parts):
-            part = self._named(name)
+            part = self.named(name)
             turn = seed - self.first_seed + method.parts[:index].count(name)
             parts.append((part, self.first_seed + turn % part.seeds))
         return parts
 
-    def _named(self, name: str) -> Method:
+    def named(self, name: str) -> Method:
+        """Return a method by name."""
         return next(method for method in self.grid.methods if method.name == name)
 
 

@@ -1,22 +1,124 @@
 """Tables, figures and costs of a finished experiment, and the pages that show them."""
 
-from collections.abc import Sequence
+import os
+import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from manifests import write_atomic
+import numpy as np
 
-from .comparisons import read_results
+from features import Annotations, FeatureStore, compare_boundaries, compare_similarity
+from manifests import read_segments, write_atomic
+
+from ..marks import replace_between
+from .cache import all_nodes, read_made
+from .comparisons import BASELINE, Results, read_results
 from .experiment import Experiment, Scored
+from .figures import draw_curves, draw_gains, draw_headline
 from .grid import FAMILIES
 from .papers import read_papers
-from .tables import write_tables
+from .stages import STORE
+from .tables import markdown, write_tables
+
+SIMILAR = (BASELINE, "moco", "pal")
+BOUNDARIES = (BASELINE, "boundaries")
+CONTROLS = ("untrained", "classification_x2", "classification_x3")
+TEST = "test"
 
 
 def write_report(
     experiment: Experiment, scored: Sequence[Scored], work: Path, docs: Path | None
 ) -> None:
-    """Write `tables.md` and the figures; put them into the pages of `docs`, if given."""
+    """Write tables and figures; put them into the pages of `docs`, if given."""
     results = read_results(work / "results.parquet")
+    methods = _methods(experiment, scored)
+    tables = write_tables(results, methods, read_papers())
+    costs = write_costs(experiment, scored, work / "cache")
+    write_atomic(work / "tables.md", f"{tables}\n\n{costs}\n".encode())
+    for folder in [work, *([docs] if docs else [])]:
+        draw(experiment, results, methods, work / "cache", folder)
+    if docs:
+        replace_between(docs / "proof.md", "table", f"{machine()}\n\n{tables}")
+        replace_between(docs / "choosing.md", "costs", f"{machine()}\n\n{costs}")
+
+
+def draw(
+    experiment: Experiment,
+    results: Results,
+    methods: Mapping[str, Sequence[str]],
+    cache: Path,
+    folder: Path,
+) -> None:
+    """Draw every figure that the methods allow, as `proof-*.png`."""
+    draw_gains(results, methods, folder / "proof-gains.png")
+    draw_curves(results, methods, folder / "proof-curves.png")
+    most = max(method.seeds for method in experiment.grid.methods)
+    main = {
+        family: [
+            name
+            for name in names
+            if experiment.named(name).seeds == most and name not in (BASELINE, *CONTROLS)
+        ]
+        for family, names in methods.items()
+    }
+    if all(main.values()):
+        draw_headline(results, main, folder / "proof-headline.png")
+    drawn = {name for names in methods.values() for name in names}
+    annotations = Annotations.of(
+        read_segments(experiment.videos.folder(cache) / "segments.parquet")
+    )
+    if drawn.issuperset(SIMILAR):
+        compare_similarity(
+            stores(experiment, SIMILAR, cache),
+            annotations.video_ids(TEST)[0],
+            folder / "proof-similarity.png",
+            annotations=annotations,
+        )
+    if drawn.issuperset(BOUNDARIES):
+        compare_boundaries(
+            stores(experiment, BOUNDARIES, cache),
+            annotations,
+            folder / "proof-boundaries.png",
+            subset=TEST,
+        )
+
+
+def stores(experiment: Experiment, names: Sequence[str], cache: Path) -> dict[str, FeatureStore]:
+    """Return the features of the first seed of methods, by name."""
+    steps = experiment.grid.budget.steps
+    return {
+        name: FeatureStore.open(
+            experiment.store(experiment.named(name), experiment.first_seed, steps).folder(cache)
+            / STORE
+        )
+        for name in names
+    }
+
+
+def write_costs(experiment: Experiment, scored: Sequence[Scored], cache: Path) -> str:
+    """Return a table of the processor time of rendering and training, per run of a method."""
+    seeds: dict[str, set[int]] = {}
+    for at in scored:
+        if not at.method.parts:
+            seeds.setdefault(at.method.name, set()).add(at.seed)
+    rows = []
+    for name, numbers in seeds.items():
+        runs = [experiment.run(experiment.named(name), seed) for seed in sorted(numbers)]
+        trained = [read_made(run, cache).cpu_seconds for run in runs]
+        rendered = [read_made(run.inputs[0], cache).cpu_seconds for run in runs]
+        rows.append([f"`{name}`", *(f"{np.mean(s):.0f} s" for s in (rendered, trained))])
+    total = sum(read_made(node, cache).cpu_seconds for node in all_nodes([s.node for s in scored]))
+    note = f"The whole experiment took {total / 3600:.1f} hours of processor time."
+    return f"{markdown(['method', 'render', 'train'], rows)}\n\n{note}"
+
+
+def machine() -> str:
+    """Return what it ran on, and the command."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, `python -m benchmarks.pretraining`:"
+
+
+def _methods(experiment: Experiment, scored: Sequence[Scored]) -> dict[str, list[str]]:
+    """Return the methods of each family that were scored, in the grid's order."""
     names = {at.method.name for at in scored}
     methods = {
         family: [
@@ -26,5 +128,4 @@ def write_report(
         ]
         for family in FAMILIES
     }
-    methods = {family: chosen for family, chosen in methods.items() if chosen}
-    write_atomic(work / "tables.md", write_tables(results, methods, read_papers()).encode())
+    return {family: chosen for family, chosen in methods.items() if chosen}

@@ -61,7 +61,7 @@ def _gains(results: Results, family: str, methods: Sequence[str]) -> str:
     chance = ["chance", ""]
     for metric in metrics:
         chance += [_points(results.chance(family, metric, steps)), "", "", ""]
-    return _markdown(header, [*rows, chance] if any(chance[1:]) else rows)
+    return markdown(header, [*rows, chance] if any(chance[1:]) else rows)
 
 
 def _beside(
@@ -85,7 +85,7 @@ def _beside(
     header = ["method", "over", "the paper's benchmark", "source", "paper", *here]
     return [
         "Relative gains beside the paper's, with the sign of ours:",
-        _markdown(header, rows, num_texts=4),
+        markdown(header, rows, num_texts=4),
     ]
 
 
@@ -104,7 +104,7 @@ def _others(results: Results, family: str, methods: Sequence[str]) -> list[str]:
     header = ["method", *(METRICS[metric] for metric in metrics)]
     return [
         "Everything else, with the sign of the gain where it is not 0:",
-        _markdown(header, rows),
+        markdown(header, rows),
     ]
 
 
@@ -121,7 +121,7 @@ def _curves(results: Results, family: str, methods: Sequence[str]) -> list[str]:
     return [
         "Learning curves: linear mAP along the budget, with the sign of the gain over "
         "classification after as many steps:",
-        _markdown(header, rows),
+        markdown(header, rows),
     ]
 
 
@@ -158,7 +158,7 @@ def _share(value: float | None, decimals: int = 0) -> str:
     return "" if value is None else f"{100 * value:+.{decimals}f} %".replace("-", "−")
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int = 1) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int = 1) -> str:
     """Return a table; all but its first columns are numbers, set on the right."""
     lines = [header, [*["---"] * num_texts, *["---:"] * (len(header) - num_texts)], *rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in lines)
