@@ -88,7 +88,7 @@ class Method:
     """A way to pretrain an encoder, or to put pretrained ones together.
 
     Attributes:
-        name: In tables and figures; unique.
+        name: In tables and figures.
         families: Tables in which it stands.
         seeds: Number of independent runs.
         synth: Keys of `[synth]` that differ from the grid's.
@@ -168,16 +168,15 @@ class Grid:
     methods: tuple[Method, ...]
 
     def __post_init__(self) -> None:
-        for number, method in enumerate(self.methods):
-            before = {other.name: other.seeds for other in self.methods[:number]}
-            if method.name in before:
-                raise ValueError(f"methods must have different names, got {method.name!r} twice")
+        before: dict[str, int] = {}
+        for method in self.methods:
             for name in method.needs:
                 if before.get(name, 0) < method.seeds:
                     raise ValueError(
                         f"{method.name!r} needs {method.seeds} seeds of {name!r}, before it in the "
                         f"list, got {before.get(name, 0)}"
                     )
+            before[method.name] = method.seeds
 
     def synth_of(self, method: Method, seed: int) -> dict[str, Any]:
         """Return the `[synth]` table of a method: as many frames per clip as all others have."""
@@ -233,25 +232,25 @@ PARTS: dict[str, type[Any]] = {
 
 
 def read_grid(path: Path) -> Grid:
-    """Read the recipe of an experiment.
+    """Read the recipe of an experiment, and the methods of the file beside it that it names.
 
     Raises:
         UsageError: No such file or table, an unknown key, a value of a wrong type or out of range.
     """
     table = read_recipe_table(path, "grid")
-    methods = tuple(
-        build_record(Method, entry, "grid.methods", path) for entry in table.get("methods", [])
-    )
+    keys = {*PARTS, "synth", "train", "methods"}
+    for key in sorted(table.keys() ^ keys):
+        state = "unknown" if key in table else "missing"
+        raise UsageError(f"key {key!r} is {state} in [grid] (recipe {str(path)!r})")
     parts = {
-        name: build_record(cls, table.get(name, {}), f"grid.{name}", path)
-        for name, cls in PARTS.items()
+        name: build_record(cls, table[name], f"grid.{name}", path) for name, cls in PARTS.items()
     }
-    unknown = set(table) - set(Grid.__dataclass_fields__)
-    if unknown:
-        raise UsageError(f"unknown key {min(unknown)!r} in [grid] (recipe {str(path)!r})")
+    methods_path = path.with_name(str(table["methods"]))
+    methods = tuple(
+        build_record(Method, {"name": name} | entry, f"methods.{name}", methods_path)
+        for name, entry in read_recipe_table(methods_path, "methods").items()
+    )
     try:
         return Grid(**parts, synth=table["synth"], train=table["train"], methods=methods)
-    except KeyError as err:
-        raise UsageError(f"the recipe has no table [grid.{err.args[0]}] ({str(path)!r})") from err
     except ValueError as err:
-        raise UsageError(f"{err} (recipe {str(path)!r})") from err
+        raise UsageError(f"{err} ({str(methods_path)!r})") from err
