@@ -1,15 +1,58 @@
-"""Fixtures that several test modules need: real clips, made video files, an S3 server."""
+"""Fixtures that several test modules need, and the order in which `-n` runs the modules."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from made_s3 import new_bucket, run_s3_server
 from made_videos import MadeVideos
+from xdist.scheduler import LoadFileScheduling
+
+from manifests import ray_cluster
 
 settings.register_profile("quick", max_examples=15)  # of `make quick`; the suite draws 100
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+# These start Ray, or trainings of several processes, and look at the clock: one after another, in
+# one process of `-n`, they don't wait for one another, and leave the other processes their cores.
+CLUSTERS = (
+    *("test_kills", "test_train_parallel", "test_actors", "test_cluster", "test_attempt"),
+    *("test_job", "test_verify", "test_interrupt", "test_render_metrics"),
+)
+
+
+class ClustersTogether(LoadFileScheduling):
+    """Hand out whole modules, but those of CLUSTERS as if they were one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module: str = super()._split_scope(nodeid)
+        return "clusters" if Path(module).stem in CLUSTERS else module
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
+    """Schedule `--dist loadfile`, in the order of collection."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return ClustersTogether(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the modules for `-n`: CLUSTERS, then those with most slow tests; the end is fine."""
+    if not hasattr(config, "workerinput"):
+        return
+    num_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+
+    def place(item: pytest.Item) -> tuple[int, int, str]:
+        name = item.path.stem
+        rank = CLUSTERS.index(name) if name in CLUSTERS else len(CLUSTERS)
+        return rank, -num_slow[item.path], str(item.path)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +67,13 @@ def shared() -> Path:
 def made_videos(tmp_path_factory: pytest.TempPathFactory) -> MadeVideos:
     """Return made video files by name (`made_videos["vfr"]`), each built once per session."""
     return MadeVideos(tmp_path_factory.mktemp("made_videos"))
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[None]:
+    """Start a Ray that the tests of a module share: to start one takes longer than most tests."""
+    with ray_cluster(2):
+        yield
 
 
 @pytest.fixture(scope="session")

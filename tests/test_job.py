@@ -109,9 +109,9 @@ def test_a_small_budget_changes_no_pixel(dataset: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_ray_gives_the_bytes_of_this_process(dataset: Path, tmp_path: Path, workers: int) -> None:
-    report = render_plan(dataset / "plan", tmp_path / "out", workers=workers)
+def test_ray_gives_the_bytes_of_this_process(dataset: Path, tmp_path: Path) -> None:
+    """With one worker here; with two below, and wherever the tests kill something."""
+    report = render_plan(dataset / "plan", tmp_path / "out", workers=1)
     assert report.is_complete
     assert digests(tmp_path / "out") == digests(dataset / "shards")
 
@@ -136,18 +136,21 @@ render_plan(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_killed_driver_leaves_nothing_partial(dataset: Path, tmp_path: Path, seed: int) -> None:
     """SIGKILL at a random moment of a run without Ray, then run again: the same bytes."""
     out = tmp_path / "out"
     command = [sys.executable, "-c", DRIVER, str(dataset / "plan"), str(out), "0"]
     rng = np.random.default_rng(seed)
     for _ in range(3):
+        before = set(out.glob("*shard-*"))
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        time.sleep(0.9 + rng.random() * 0.6)
+        while process.poll() is None and not set(out.glob("*shard-*")) - before:
+            time.sleep(0.002)  # until it has begun to write
+        time.sleep(rng.random() * 0.4)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        for path in out.glob("shard-*.json") if out.exists() else ():
+        for path in out.glob("shard-*.json"):
             record = read_record(path)
             assert record is not None
             assert record["bytes"] == path.with_suffix(".tar").stat().st_size
@@ -233,9 +236,8 @@ def test_a_small_budget_changes_no_pixel_of_any_kind(everything: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_ray_gives_the_bytes_of_every_kind(everything: Path, tmp_path: Path, workers: int) -> None:
-    report = render_plan(everything / "plan", tmp_path / "out", workers=workers, codec="raw")
+def test_ray_gives_the_bytes_of_every_kind(everything: Path, tmp_path: Path) -> None:
+    report = render_plan(everything / "plan", tmp_path / "out", workers=2, codec="raw")
     assert report.is_complete
     assert digests(tmp_path / "out") == digests(everything / "shards")
 

@@ -15,7 +15,6 @@ from click.testing import CliRunner
 from made_dataset import RECIPE, make_sources, write_recipe
 
 import cli
-from manifests import ray_cluster
 from synth import read_status, render_plan, verify_output, write_plan, write_preview
 from synth.render import render_samples
 from synth.verify_shard import ShardCheck, ShardFindings
@@ -240,13 +239,6 @@ def damaged(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.swap_pixels(out)
     made.repair(out)
     return out
-
-
-@pytest.fixture(scope="module")
-def two_workers() -> Iterator[None]:
-    """Start a Ray that the tests share."""
-    with ray_cluster(2):
-        yield
 
 
 @pytest.mark.slow
