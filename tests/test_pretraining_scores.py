@@ -338,7 +338,7 @@ def test_heads_of_frames(
         (
             bmn_scores,
             "BMN",
-            lambda s: {"ar_10": s.recall_at[0], "ar_50": s.recall_at[1], "auc": s.auc},
+            lambda s: {"ar_10": s.recall_at[0], "ar_50": s.recall_at[1], "auc": s.auc / 100},
         ),
     ],
 )

@@ -34,9 +34,10 @@ def detection_scores(report: DetectionReport) -> list[Score]:
 
 
 def proposal_scores(report: DetectionReport) -> list[Score]:
-    """Return AR at 10 and 50 proposals per video on average, and AUC in percent.
+    """Return AR at 10 and 50 proposals per video on average, and AUC.
 
-    Chance is that of as many segments drawn at random.
+    The AUC is the official one over 100, so that all numbers are in [0, 1]. Chance is that of as
+    many segments drawn at random.
     """
     proposals: Mapping[str, tuple[Detection, ...]] = report.proposals
     bare = {video_id: [row[:3] for row in rows] for video_id, rows in proposals.items()}
@@ -53,7 +54,8 @@ def proposal_scores(report: DetectionReport) -> list[Score]:
         )
         for place, number in enumerate(SHOWN_NUMBERS)
     ]
-    return [*found, Score(report.head, "auc", scores.auc, random.auc, auc_B.astype(np.float32))]
+    shares_B = (auc_B / 100).astype(np.float32)
+    return [*found, Score(report.head, "auc", scores.auc / 100, random.auc / 100, shares_B)]
 
 
 def _truth(report: DetectionReport) -> dict[str, list[tuple[float, float, str]]]:
