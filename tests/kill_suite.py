@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import ray
 from made_dataset import digests, render_many_shards
-from made_processes import below
+from made_processes import below, is_alive
 from made_s3 import new_bucket, run_s3_server
 from ray.cluster_utils import Cluster
 
@@ -111,7 +111,7 @@ class Case:
 def _kill_below(case: Case, title: bytes) -> None:
     driver = case.start()
     case.wait_for_shards(2, driver)
-    while driver.poll() is None and case.kills < 4:
+    while driver.poll() is None and case.kills < 3:
         victims = below(driver.pid, title)
         if victims:
             case.kill(victims[int(case.rng.integers(len(victims)))])
@@ -134,7 +134,7 @@ def renderers(case: Case) -> None:
 
 def drivers(case: Case) -> None:
     """The driver dies again and again; what it had made stays, the next one goes on."""
-    for _ in range(3):
+    for _ in range(2):
         driver = case.start()
         case.wait_for_shards(case.num_done() + 1 + int(case.rng.integers(6)), driver)
         time.sleep(float(case.rng.uniform(0, 0.1)))
@@ -228,7 +228,9 @@ def late_node(case: Case) -> None:
         for pid in asleep:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
-        time.sleep(5)  # those that were in a shard finish it now
+        end = time.monotonic() + 5
+        while any(map(is_alive, asleep)) and time.monotonic() < end:
+            time.sleep(0.05)  # those that were in a shard finish it now
         ray.shutdown()
         cluster.shutdown()
 

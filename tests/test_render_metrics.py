@@ -14,7 +14,13 @@ PATH = os.pathsep.join([str(TESTS), str(TESTS.parent)])
 SCRIPT = """
 import logging, sys, time, urllib.request
 import ray
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+ray.init(
+    address="local",  # whatever other tests have started
+    num_cpus=1,
+    include_dashboard=False,
+    log_to_driver=False,
+    logging_level=logging.ERROR,
+)
 from made_results import made_report, made_result
 from synth.render_log import RenderLog
 from synth.render_metrics import RenderMetrics
@@ -26,8 +32,8 @@ log.finish(made_result(2, 30.0))
 log.retry(3, "crashed")
 log.fail(3, "crashed")
 (node,) = ray.nodes()
-for _ in range(60):
-    time.sleep(0.5)
+for _ in range(600):
+    time.sleep(0.2)
     url = f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
     try:
         text = urllib.request.urlopen(url, timeout=5).read().decode()
@@ -45,7 +51,7 @@ def test_prometheus_finds_the_metrics() -> None:
         [sys.executable, "-c", SCRIPT],
         env={**os.environ, "RAY_metrics_report_interval_ms": "1000", "PYTHONPATH": PATH},
         stdout=subprocess.PIPE,
-        timeout=120,
+        timeout=200,
         check=True,
         text=True,
     )
