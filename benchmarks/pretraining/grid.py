@@ -10,6 +10,7 @@ from manifests import UsageError, build_record, read_recipe_table
 
 FAMILIES = ("ssdet", "bsp", "pal")
 PAIRS = ("pal", "clip_pair")  # kinds whose samples show their frames twice
+CONTRASTIVE = ("pal", "moco")  # objectives with a queue of keys
 LEAST_SEEDS = 1
 
 
@@ -191,21 +192,27 @@ class Grid:
         return table | {"samples_per_video": int(samples), "seed": seed}
 
     def train_of(self, method: Method, seed: int) -> dict[str, Any]:
-        """Return the `[train]` table of a method: as many steps and frames as all others have."""
+        """Return the `[train]` table of a method: as many steps and frames as all others have.
+
+        A queue of keys is as long as a batch: in short runs old keys mislead.
+        """
         frames = frames_of_sample(merge(self.synth, method.synth))
         if self.budget.frames_per_step % frames:
             raise UsageError(
                 f"budget.frames_per_step must be a multiple of the {frames} frames of a sample of "
                 f"{method.name!r}, got {self.budget.frames_per_step}"
             )
-        steps = self.budget.steps_scored
-        own = {
-            "batch_size": self.budget.frames_per_step // frames,
+        batch_size, steps = self.budget.frames_per_step // frames, self.budget.steps_scored
+        own: dict[str, Any] = {
+            "batch_size": batch_size,
             "steps": steps[-1],
             "keep_at": list(steps[:-1]),
             "seed": seed,
         }
-        return merge(self.train, method.train) | own
+        table = merge(self.train, method.train)
+        if table["objective"] in CONTRASTIVE:
+            own["objective_arguments"] = {"queue": batch_size}
+        return merge(table, own)
 
 
 def frames_of_sample(synth: Mapping[str, Any]) -> int:
