@@ -17,7 +17,7 @@ import torch
 from made_shards import CLASSES, write_moving_shards
 
 from manifests import CheckpointError, UsageError
-from train import load_run, read_train_recipe, train_model
+from train import channels_last, load_run, read_train_recipe, train_model
 from train.loop import Training, seed_step
 from train.schedule import build_optimiser, learning_rate
 
@@ -375,6 +375,46 @@ def test_norms_and_biases_have_no_decay(tmp_path: Path) -> None:
     assert [tuple(p.shape) for p in decayed["params"]] == [(3, 2)]
     assert spared["weight_decay"] == 0
     assert len(spared["params"]) == 3
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw"])
+def test_one_call_updates_all_weights_as_one_by_one(tmp_path: Path, optimiser: str) -> None:
+    """Against torch's loop over tensors, on weights whose channels stand last in memory."""
+    recipe = read_train_recipe(write_recipe(tmp_path, optimiser=optimiser, weight_decay=0.1))
+    updated = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        wide, deep = torch.nn.Conv3d(3, 8, 3), torch.nn.Conv3d(8, 8, 3, groups=8)
+        layers = torch.nn.Sequential(torch.nn.BatchNorm3d(3), wide, deep)
+        channels_last(layers)
+        assert wide.weight.is_contiguous(memory_format=torch.channels_last_3d)
+        built = build_optimiser(recipe, layers.parameters())
+        for group in built.param_groups:
+            group["fused"] = fused
+        for _ in range(5):
+            built.zero_grad()
+            layers(torch.randn(2, 3, 7, 7, 7)).square().mean().backward()
+            built.step()
+        updated.append(torch.cat([p.detach().flatten() for p in layers.parameters()]))
+    torch.testing.assert_close(*updated, rtol=1e-5, atol=1e-6)
+
+
+def test_a_run_saved_without_the_one_call_goes_on_without_it(tmp_path: Path) -> None:
+    """A checkpoint says how its weights are updated: an older run ends with the same bits."""
+    recipe = read_train_recipe(write_recipe(tmp_path, optimiser="adamw"))
+    built, older = (build_optimiser(recipe, torch.nn.Linear(2, 3).parameters()) for _ in range(2))
+    for group in older.param_groups:
+        group["fused"] = None  # torch's default, as it was
+    built.load_state_dict(older.state_dict())
+    assert [group["fused"] for group in built.param_groups] == [None, None]
+
+
+def test_a_seeded_step_is_that_of_torch() -> None:
+    stream = np.random.SeedSequence(7, spawn_key=(3, 0))
+    torch.manual_seed(int(stream.generate_state(1, np.uint64)[0]))
+    expected = torch.rand(5)
+    seed_step(7, 3)
+    assert torch.equal(torch.rand(5), expected)
 
 
 def test_every_step_has_its_own_random_numbers() -> None:

@@ -199,16 +199,10 @@ class Training:
         """Take one optimiser step; `stop` asks all workers to end after it."""
         seed_step(self.recipe.seed, self.step)
         self._rate = learning_rate(
-            self.recipe,
-            self.step,
-            self.job.num_steps,
-            self.job.steps_per_epoch,
-            self._epoch_losses,
+            self.recipe, self.step, self.job.num_steps, self.job.steps_per_epoch, self._epoch_losses
         )
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate
-        self.backbone.train()
-        self.objective.train()
         clips, targets = self.to_device(batch)
         with self._autocast:
             loss = self.objective(self.backbone, clips, targets)
@@ -267,6 +261,8 @@ class Training:
                 predictions.append(self.objective.predict(self.backbone, clips).float().cpu())
             targets.append(batch.targets)
         found, expected = torch.cat(predictions).numpy(), torch.cat(targets).numpy()
+        self.backbone.train()
+        self.objective.train()
         self.scores = {"loss": loss / len(samples), **self.objective.score(found, expected)}
         self._metrics.write(event="validation", step=self.step, **self.scores)
         self._lap = time.monotonic()
@@ -396,4 +392,7 @@ class Training:
 def seed_step(seed: int, step: int) -> None:
     """Seed torch's generators for one step, the same in all workers; nothing random outlives it."""
     stream = np.random.SeedSequence(seed, spawn_key=(step, 0))  # (epoch,) is that of the order
-    torch.manual_seed(int(stream.generate_state(1, np.uint64)[0]))
+    number = int(stream.generate_state(1, np.uint64)[0])
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():  # else torch.manual_seed notes the call stack for later
+        torch.cuda.manual_seed_all(number)

@@ -59,14 +59,19 @@ def num_plateaus(epoch_losses: Sequence[float], patience: int) -> int:
 def build_optimiser(
     recipe: TrainRecipe, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """Build the optimiser; norms and biases, the vectors among the weights, have no decay."""
+    """Build the optimiser; norms and biases, the vectors among the weights, have no decay.
+
+    All weights are updated in one call: one by one, that takes a CPU longer than the arithmetic.
+    """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if recipe.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+        return torch.optim.SGD(
+            groups, lr=recipe.learning_rate, momentum=recipe.momentum, fused=True
+        )
     if recipe.optimiser == "adam":
-        return torch.optim.Adam(groups, lr=recipe.learning_rate)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+        return torch.optim.Adam(groups, lr=recipe.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
