@@ -62,14 +62,24 @@ class Experiment:
         """The demo's videos, with their tables."""
         return Node("videos", dataclasses.asdict(self.grid.videos), label="videos")
 
+    def shards(self, method: Method, seed: int) -> Node:
+        """Return the rendered samples of a method; methods with one `[synth]` table share them."""
+        label = f"shards of {method.name}, seed {seed}"
+        return Node("shards", self.grid.synth_of(method, seed), (self.videos,), label)
+
+    def start(self, seed: int) -> Node:
+        """Return the classification whose encoder methods start from."""
+        settings = {"train": self.grid.train_of_start(seed), "has_init": False}
+        shards = self.shards(self.grid.methods[0], seed)
+        return Node("run", settings, (shards,), f"first classification, seed {seed}")
+
     def run(self, method: Method, seed: int) -> Node:
-        """Return the training of a method; methods with one `[synth]` table share shards."""
-        shards = Node(
-            "shards", self.grid.synth_of(method, seed), (self.videos,), f"shards of {method.name}"
-        )
-        teachers = tuple(self.run(self.named(name), seed) for name in method.teachers)
-        label = f"training of {method.name}, seed {seed}"
-        return Node("run", self.grid.train_of(method, seed), (shards, *teachers), label)
+        """Return the training of a method."""
+        settings = {"train": self.grid.train_of(method, seed), "has_init": method.is_from_start}
+        init = (self.start(seed),) if method.is_from_start else ()
+        teachers = (self.run(self.named(name), seed) for name in method.teachers)
+        inputs = (self.shards(method, seed), *init, *teachers)
+        return Node("run", settings, inputs, f"training of {method.name}, seed {seed}")
 
     def store(self, method: Method, seed: int, steps: int) -> Node:
         """Return the features of a method's encoder as it was after so many steps."""
@@ -89,7 +99,8 @@ class Experiment:
         shards = Node("shards", synth, (self.videos,), "shards of annotated long videos")
         train = merge(self.grid.train, downstream.finetune) | {"objective": FRAMES, "seed": seed}
         label = f"fine-tuning of {method.name}, seed {seed}"
-        return Node("run", train, (shards, self.run(method, seed)), label)
+        settings = {"train": train, "has_init": True}
+        return Node("run", settings, (shards, self.run(method, seed)), label)
 
     def scored(self, methods: Sequence[str] = ()) -> Iterator[Scored]:
         """Yield everything to be scored: seed by seed, then method by method.
@@ -144,7 +155,7 @@ def write_results(scored: Sequence[Scored], cache: Path, path: Path) -> int:
     rows = [
         {
             "family": family,
-            "method": at.method.name,
+            "method": at.method.title,
             "seed": at.seed,
             "steps": at.steps,
             "downstream": score.downstream,

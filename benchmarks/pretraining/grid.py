@@ -1,6 +1,6 @@
 """The recipe of the experiment: data, one budget for all, and the methods that share it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -42,17 +42,21 @@ class Budget:
         frames_per_step: Frames that the encoder sees per step; with the frames of a sample it gives
             the batch size.
         frames_per_video: Rendered frames per trimmed clip; gives the number of samples.
+        start_steps: Steps of classification that lead to the encoder from which methods start.
         score_at: Shares of the steps after which encoders are scored, ascending, the last 1.
     """
 
     steps: int
     frames_per_step: int
     frames_per_video: int
+    start_steps: int
     score_at: tuple[float, ...] = (0.25, 0.5, 1.0)
 
     def __post_init__(self) -> None:
         if list(self.score_at) != sorted(set(self.score_at)) or self.score_at[-1:] != (1.0,):
             raise ValueError(f"score_at must ascend to 1, got {list(self.score_at)}")
+        if self.start_steps < 1:
+            raise ValueError(f"start_steps must be >= 1, got {self.start_steps}")
         if self.score_at[0] * self.steps < 1:
             raise ValueError(f"score_at must be at least a step, got {self.score_at[0]}")
 
@@ -89,11 +93,15 @@ class Method:
     """A way to pretrain an encoder, or to put pretrained ones together.
 
     Attributes:
-        name: In tables and figures.
+        name: Unique.
         families: Tables in which it stands.
         seeds: Number of independent runs.
         synth: Keys of `[synth]` that differ from the grid's.
         train: Keys of `[train]` that differ from the grid's.
+        is_from_start: Its encoder starts as that of its seed's first classification, as SSDet's
+            starts as a public one; else from nothing.
+        row: In tables and figures, where it is not the name: several methods may share one, of
+            different families.
         teachers: Methods whose runs, of the same seed, are the teachers.
         concat: Methods whose features, of the same seed, lie side by side; nothing is trained. One
             that is named again is there with its next seed.
@@ -105,6 +113,8 @@ class Method:
     seeds: int
     synth: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
+    is_from_start: bool = True
+    row: str = ""
     teachers: tuple[str, ...] = ()
     concat: tuple[str, ...] = ()
     average: tuple[str, ...] = ()
@@ -116,6 +126,11 @@ class Method:
             raise ValueError(f"seeds must be >= {LEAST_SEEDS}, got {self.seeds}")
         if self.parts and (self.synth or self.train or self.teachers):
             raise ValueError(f"{self.name!r} puts others together and trains nothing of its own")
+
+    @property
+    def title(self) -> str:
+        """Name in tables and figures."""
+        return self.row or self.name
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -178,6 +193,10 @@ class Grid:
                         f"list, got {before.get(name, 0)}"
                     )
             before[method.name] = method.seeds
+        rows = [(family, method.title) for method in self.methods for family in method.families]
+        for row in rows:
+            if rows.count(row) > 1:
+                raise ValueError(f"two methods must not share the row {row[1]!r} of {row[0]!r}")
 
     def synth_of(self, method: Method, seed: int) -> dict[str, Any]:
         """Return the `[synth]` table of a method: as many frames per clip as all others have."""
@@ -196,13 +215,20 @@ class Grid:
 
         A queue of keys is as long as a batch: in short runs old keys mislead.
         """
+        return self._train(method, seed, self.budget.steps_scored)
+
+    def train_of_start(self, seed: int) -> dict[str, Any]:
+        """Return the `[train]` table of the classification that methods start from."""
+        return self._train(self.methods[0], seed, (self.budget.start_steps,))
+
+    def _train(self, method: Method, seed: int, steps: Sequence[int]) -> dict[str, Any]:
         frames = frames_of_sample(merge(self.synth, method.synth))
         if self.budget.frames_per_step % frames:
             raise UsageError(
                 f"budget.frames_per_step must be a multiple of the {frames} frames of a sample of "
                 f"{method.name!r}, got {self.budget.frames_per_step}"
             )
-        batch_size, steps = self.budget.frames_per_step // frames, self.budget.steps_scored
+        batch_size = self.budget.frames_per_step // frames
         own: dict[str, Any] = {
             "batch_size": batch_size,
             "steps": steps[-1],

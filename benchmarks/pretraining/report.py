@@ -20,9 +20,9 @@ from .papers import read_papers
 from .stages import STORE
 from .tables import markdown, write_tables
 
-SIMILAR = (BASELINE, "moco", "pal")
+SIMILAR = ("classification_scratch", "moco", "pal")
 BOUNDARIES = (BASELINE, "boundaries")
-CONTROLS = ("untrained", "classification_x2", "classification_x3")
+CONTROLS = ("start", "untrained", "classification_x2", "classification_x3")
 TEST = "test"
 
 
@@ -36,7 +36,7 @@ def write_report(
     costs = write_costs(experiment, scored, work / "cache")
     write_atomic(work / "tables.md", f"{tables}\n\n{costs}\n".encode())
     for folder in [work, *([docs] if docs else [])]:
-        draw(experiment, results, methods, work / "cache", folder)
+        draw(experiment, scored, results, methods, work / "cache", folder)
     if docs:
         replace_between(docs / "proof.md", "table", f"{machine()}\n\n{tables}")
         replace_between(docs / "choosing.md", "costs", f"{machine()}\n\n{costs}")
@@ -44,6 +44,7 @@ def write_report(
 
 def draw(
     experiment: Experiment,
+    scored: Sequence[Scored],
     results: Results,
     methods: Mapping[str, Sequence[str]],
     cache: Path,
@@ -55,15 +56,18 @@ def draw(
     most = max(method.seeds for method in experiment.grid.methods)
     main = {
         family: [
-            name
-            for name in names
-            if experiment.named(name).seeds == most and name not in (BASELINE, *CONTROLS)
+            method.title
+            for method in experiment.grid.methods
+            if method.seeds == most
+            and method.title in names
+            and family in method.families
+            and method.title not in (BASELINE, *CONTROLS)
         ]
         for family, names in methods.items()
     }
     if all(main.values()):
         draw_headline(results, main, folder / "proof-headline.png")
-    drawn = {name for names in methods.values() for name in names}
+    drawn = {at.method.name for at in scored}
     annotations = Annotations.of(
         read_segments(experiment.videos.folder(cache) / "segments.parquet")
     )
@@ -122,7 +126,7 @@ def _methods(experiment: Experiment, scored: Sequence[Scored]) -> dict[str, list
     names = {at.method.name for at in scored}
     methods = {
         family: [
-            method.name
+            method.title
             for method in experiment.grid.methods
             if family in method.families and method.name in names
         ]

@@ -5,8 +5,11 @@ those of `tasks.py`. They run in processes of their own, a core each.
 """
 
 import json
+import multiprocessing
+import os
 import shutil
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,16 @@ RECIPE, SHARDS, RUN, STORE, SCORES = "recipe.toml", "shards", "run", "features.z
 def begin_worker(threads: int, log: Path) -> None:
     """Keep a process to its share of the cores, and its progress lines to a file."""
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.stderr = open(log, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+
+
+def _end_with_parent() -> None:
+    """End when whoever started this process is gone: nothing is made for nobody."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def make_videos(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) -> None:
@@ -58,17 +70,17 @@ def make_shards(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) 
 
 
 def make_run(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) -> None:
-    """Train; `settings` are `[train]`, `inputs` the shards, then initial weights or teachers."""
-    shards, *others = (at / SHARDS if (at / SHARDS).exists() else at / RUN for at in inputs)
-    write_recipe(out / RECIPE, train=settings)
-    init = others if settings["objective"] == "frames" else [None]
+    """Train; `inputs` are the shards, the run to start from if it `has_init`, then teachers."""
+    shards, *others = inputs
+    teachers = [at / RUN for at in others]
+    write_recipe(out / RECIPE, train=settings["train"])
     report = train_model(
         out / RECIPE,
-        shards,
+        shards / SHARDS,
         out / RUN,
         resume=(out / RUN).exists(),
-        init=init[0],
-        teachers=() if init[0] else others,
+        init=teachers.pop(0) if settings["has_init"] else None,
+        teachers=teachers,
     )
     if not report.finished:
         raise RuntimeError(f"the training in {out} was stopped at step {report.step}")
