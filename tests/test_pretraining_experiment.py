@@ -41,6 +41,7 @@ trimmed_frames = [40, 48]
 steps = 4
 frames_per_step = 32
 frames_per_video = 32
+start_steps = 2
 
 [grid.snippets]
 fps = "15/2"
@@ -68,6 +69,7 @@ train = {objective = "classification"}
 [methods.freeze]
 families = ["ssdet"]
 seeds = 1
+is_from_start = false
 synth = {kinds = {freeze = 1}}
 train = {objective = "detection"}
 
@@ -104,7 +106,7 @@ def test_main_rows_have_five_seeds_and_all_others_three(scale: str) -> None:
     assert {method.seeds for method in grid.methods} == {3, 5}
     for family in ("ssdet", "bsp", "pal"):
         methods = [method for method in grid.methods if family in method.families]
-        assert methods[0].name == "classification"
+        assert methods[0].title == "classification"
         assert sum(method.seeds == 5 for method in methods) >= 3
 
 
@@ -118,9 +120,13 @@ def test_methods_with_equal_clips_share_shards_and_runs() -> None:
     assert shards("boundaries") == shards("regression")
     assert shards("classification") != shards("classification", 1)
     assert shards("freeze") != shards("freeze_x2")
+    for name, starts in (("freeze", True), ("distillation", True), ("pal", False)):
+        inputs = experiment.run(experiment.named(name), 1).inputs
+        assert (experiment.start(1) in inputs) == starts
+        assert experiment.start(0) not in inputs
     nodes = all_nodes([scored.node for scored in experiment.scored()])
     runs = {node.digest for node in nodes if node.stage == "run"}
-    teachers = experiment.run(experiment.named("distillation"), 0).inputs[1:]
+    teachers = experiment.run(experiment.named("distillation"), 0).inputs[2:]
     assert {teacher.digest for teacher in teachers} <= runs
 
 
@@ -193,6 +199,8 @@ def test_recipes_are_written_as_they_are_read(tmp_path: Path) -> None:
         ("[methods.classification]", "[methods.other]", "of 'classification', before it"),
         ("seeds = 2\nsynth", "seeds = 0\nsynth", "seeds must be >= 1"),
         ('average = ["cl', 'train = {steps = 1}\naverage = ["cl', "trains nothing of its own"),
+        ("start_steps = 2", "start_steps = 0", "start_steps must be >= 1"),
+        ("[methods.twice]", '[methods.twice]\nrow = "freeze"', "must not share the row 'freeze'"),
         ("frames_per_video = 32", "frames_per_video = 32\nscore_at = [1.0, 0.5]", "ascend to 1"),
     ],
 )
