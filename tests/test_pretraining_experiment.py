@@ -9,12 +9,14 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 import benchmarks.pretraining as package
+from benchmarks.pretraining import stages
 from benchmarks.pretraining.__main__ import main, parse
 from benchmarks.pretraining.cache import Node, all_nodes, make_all
 from benchmarks.pretraining.experiment import Experiment
@@ -128,6 +130,28 @@ def test_methods_with_equal_clips_share_shards_and_runs() -> None:
     runs = {node.digest for node in nodes if node.stage == "run"}
     teachers = experiment.run(experiment.named("distillation"), 0).inputs[2:]
     assert {teacher.digest for teacher in teachers} <= runs
+
+
+def test_a_run_is_told_its_start_and_its_teachers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inputs of a distillation reach the trainer by their roles, in the objective's order."""
+    experiment = Experiment(read_grid(HERE / "small.toml"))
+    student = experiment.run(experiment.named("distillation"), 1)
+    told: dict[str, Any] = {}
+
+    def train(recipe: Path, shards: Path, out: Path, **roles: Any) -> SimpleNamespace:
+        told.update(roles, shards=shards)
+        return SimpleNamespace(finished=True)
+
+    monkeypatch.setattr(stages, "train_model", train)
+    stages.make_run(student.settings, [tmp_path / at.digest for at in student.inputs], tmp_path)
+    runs = [experiment.run(experiment.named(name), 1) for name in ("classification", "boundaries")]
+    start, *teachers = [tmp_path / node.digest / "run" for node in (experiment.start(1), *runs)]
+    assert (told["init"], told["teachers"]) == (start, teachers)
+    assert told["shards"] == tmp_path / student.inputs[0].digest / "shards"
+    stages.make_run({**student.settings, "has_init": False}, [tmp_path, start.parent], tmp_path)
+    assert (told["init"], told["teachers"]) == (None, [start])
 
 
 def test_a_digest_covers_stage_settings_and_inputs() -> None:
