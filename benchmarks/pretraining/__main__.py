@@ -2,26 +2,30 @@
 
 WORK keeps every finished part: a command that was killed goes on where it was, and one that is
 repeated only reads. Writes `results.parquet`, `tables.md` and the figures into WORK; with `--docs`
-also into the pages and pictures of that folder.
+also into the pages and pictures of that folder. With `--only` it prints the tables of some methods
+and writes none.
 """
 
 import argparse
+import fcntl
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from manifests import Progress, SeamlineError, say_seconds
+from manifests import Progress, SeamlineError, UsageError, say_seconds
 
 from .cache import all_nodes, make_all
-from .experiment import Experiment, Scored, write_results
+from .comparisons import results_of
+from .experiment import Experiment, Scored, table_of, write_results
 from .grid import read_grid
-from .report import write_report
+from .report import make_tables, write_report
 from .stages import STAGES, begin_worker
 
 HERE = Path(__file__).parent
@@ -32,18 +36,33 @@ def main(options: argparse.Namespace) -> None:
     recipe = HERE / f"{options.scale}.toml" if options.scale.isidentifier() else Path(options.scale)
     experiment = Experiment(read_grid(recipe), options.first_seed)
     scored = list(experiment.scored(options.only))
-    started = time.monotonic()
-    make(scored, options.work, options.jobs)
-    num_rows = write_results(scored, options.work / "cache", options.work / "results.parquet")
-    print(f"{num_rows:,} numbers in {options.work / 'results.parquet'}")
-    write_report(experiment, scored, options.work, options.docs)
-    print(f"done in {say_seconds(time.monotonic() - started)}")
+    started, cache = time.monotonic(), options.work / "cache"
+    options.work.mkdir(parents=True, exist_ok=True)
+    with alone(options.work):
+        make(scored, options.work, options.jobs)
+        rows = list(experiment.rows(scored, cache))
+        print(f"{len(rows):,} numbers, made or read in {say_seconds(time.monotonic() - started)}")
+        if options.only:
+            print(make_tables(experiment, scored, results_of(table_of(rows))))
+        else:
+            write_results(table_of(rows), options.work / "results.parquet")
+            write_report(experiment, scored, options.work, options.docs, options.scale)
+
+
+@contextmanager
+def alone(work: Path) -> Iterator[None]:
+    """Keep other commands off a folder; UsageError if one is at work there."""
+    with open(work / "lock", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise UsageError(f"another command is at work in {str(work)!r}") from err
+        yield
 
 
 def make(scored: Sequence[Scored], work: Path, jobs: int) -> None:
     """Make the nodes of all scores in `jobs` processes, each with its share of the cores."""
     cache, wanted = work / "cache", [at.node for at in scored]
-    work.mkdir(parents=True, exist_ok=True)
     nodes = all_nodes(wanted)
     done = sum(node.is_done(cache) for node in nodes)
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -64,11 +83,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.pretraining")
     parser.add_argument("work", type=Path, help="folder of everything that is made; kept")
     parser.add_argument("--scale", default="small", help="small, full, or a recipe of your own")
-    parser.add_argument("--only", nargs="*", default=(), help="these methods, beside none")
+    parser.add_argument("--only", nargs="*", default=(), help="make and print these methods alone")
     parser.add_argument("--first-seed", type=int, default=0, help="seed of every first run")
     parser.add_argument("--docs", type=Path, help="folder of pages whose tables are replaced")
     parser.add_argument("--jobs", type=int, default=None, help="processes (default: per core)")
     chosen = parser.parse_args(arguments)
+    if chosen.docs and (chosen.only or chosen.first_seed):
+        parser.error("--docs takes the whole experiment: leave --only and --first-seed out")
     chosen.jobs = chosen.jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
     return chosen
 

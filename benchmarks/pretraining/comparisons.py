@@ -47,8 +47,8 @@ METRICS: Mapping[Metric, str] = {
 # What a family is judged by, first of all; those that were not measured are left out.
 MAIN_METRICS: Mapping[str, tuple[Metric, ...]] = {
     "ssdet": (LINEAR, Metric("pdan", "map")),
-    "bsp": (Metric("gtad", "map"), Metric("bmn", "auc")),
-    "pal": (Metric("gtad", "map"), Metric("bmn", "auc")),
+    "bsp": (Metric("gtad", "map"), Metric("bmn", "ar_10")),
+    "pal": (Metric("gtad", "map"), Metric("bmn", "ar_10")),
 }
 COLUMNS = (
     *("family", "method", "seed", "steps", "downstream", "metric", "value", "chance", "resampled"),

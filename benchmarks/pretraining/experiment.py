@@ -1,7 +1,7 @@
 """From a grid to nodes, and from finished nodes to the rows of `results.parquet`."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,15 +10,17 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests import atomic_writer
+from manifests import UsageError, atomic_writer
 
 from .cache import Node
-from .grid import Grid, Method, merge
+from .comparisons import BASELINE
+from .grid import FAMILIES, Grid, Method, merge
 from .records import read_scores
 from .stages import SCORES
-from .tasks import AVERAGED
+from .tasks import AVERAGED, TASKS
 
 LINEAR, FRAMES = "linear", "frames"
+OTHER_CLIPS = 1_000  # added to the seed of the clips that encoders start with
 RESULT_FIELDS = pa.schema(
     [
         ("family", pa.string()),
@@ -51,11 +53,18 @@ class Experiment:
     Attributes:
         grid: The recipe.
         first_seed: Seed of the first run of every method; the others follow.
-        device: Where networks run: "cpu" or "cuda". Not in the digests.
+
+    Raises:
+        UsageError: The grid names a task that there is not.
     """
 
     grid: Grid
     first_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for task in self.grid.downstream.of(FAMILIES):
+            if task not in TASKS:
+                raise UsageError(f"a task must be one of {', '.join(TASKS)}, got {task!r}")
 
     @cached_property
     def videos(self) -> Node:
@@ -70,7 +79,7 @@ class Experiment:
     def start(self, seed: int) -> Node:
         """Return the classification whose encoder methods start from."""
         settings = {"train": self.grid.train_of_start(seed), "has_init": False}
-        shards = self.shards(self.grid.methods[0], seed)
+        shards = self.shards(self.grid.methods[0], seed + OTHER_CLIPS)
         return Node("run", settings, (shards,), f"first classification, seed {seed}")
 
     def run(self, method: Method, seed: int) -> Node:
@@ -106,8 +115,15 @@ class Experiment:
         """Yield everything to be scored: seed by seed, then method by method.
 
         A run that is stopped early has all methods of the first seeds.
+
+        Args:
+            methods: Only these, and the baseline that they are compared with; all if empty.
+
+        Raises:
+            UsageError: No such method.
         """
-        chosen = [m for m in self.grid.methods if not methods or m.name in methods]
+        names = [BASELINE, *(self.named(name).name for name in methods)]
+        chosen = [m for m in self.grid.methods if not methods or m.name in names]
         budget = self.grid.budget
         for number in range(max(method.seeds for method in chosen)):
             seed = self.first_seed + number
@@ -146,28 +162,42 @@ class Experiment:
         return parts
 
     def named(self, name: str) -> Method:
-        """Return a method by name."""
-        return next(method for method in self.grid.methods if method.name == name)
+        """Return a method by name; UsageError if there is none."""
+        for method in self.grid.methods:
+            if method.name == name:
+                return method
+        names = ", ".join(method.name for method in self.grid.methods)
+        raise UsageError(f"a method must be one of {names}, got {name!r}")
+
+    def rows(self, scored: Sequence[Scored], cache: Path) -> Iterator[dict[str, Any]]:
+        """Yield a row per number and family: of each family, what is done in it."""
+        for at in scored:
+            families = [
+                family
+                for family in at.method.families
+                if at.task in (LINEAR, *self.grid.downstream.of((family,)))
+            ]
+            for score in read_scores(at.node.folder(cache) / SCORES):
+                for family in families:
+                    yield {
+                        "family": family,
+                        "method": at.method.name,
+                        "seed": at.seed,
+                        "steps": at.steps,
+                        "downstream": score.downstream,
+                        "metric": score.metric,
+                        "value": score.value,
+                        "chance": score.chance,
+                        "resampled": score.resampled_B,
+                    }
 
 
-def write_results(scored: Sequence[Scored], cache: Path, path: Path) -> int:
-    """Write a row per number; a method of several families has its rows in each. Count them."""
-    rows = [
-        {
-            "family": family,
-            "method": at.method.title,
-            "seed": at.seed,
-            "steps": at.steps,
-            "downstream": score.downstream,
-            "metric": score.metric,
-            "value": score.value,
-            "chance": score.chance,
-            "resampled": score.resampled_B,
-        }
-        for at in scored
-        for score in read_scores(at.node.folder(cache) / SCORES)
-        for family in at.method.families
-    ]
+def table_of(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return rows as the table of `results.parquet`."""
+    return pa.Table.from_pylist(rows, RESULT_FIELDS)
+
+
+def write_results(table: pa.Table, path: Path) -> None:
+    """Write a table of results, atomically."""
     with atomic_writer(path) as file:
-        pq.write_table(pa.Table.from_pylist(rows, RESULT_FIELDS), file)
-    return len(rows)
+        pq.write_table(table, file)

@@ -8,6 +8,8 @@ from typing import Any
 
 from manifests import UsageError, build_record, read_recipe_table
 
+from .comparisons import BASELINE
+
 FAMILIES = ("ssdet", "bsp", "pal")
 PAIRS = ("pal", "clip_pair")  # kinds whose samples show their frames twice
 CONTRASTIVE = ("pal", "moco")  # objectives with a queue of keys
@@ -57,8 +59,8 @@ class Budget:
             raise ValueError(f"score_at must ascend to 1, got {list(self.score_at)}")
         if self.start_steps < 1:
             raise ValueError(f"start_steps must be >= 1, got {self.start_steps}")
-        if self.score_at[0] * self.steps < 1:
-            raise ValueError(f"score_at must be at least a step, got {self.score_at[0]}")
+        if len({0, *self.steps_scored}) <= len(self.score_at):
+            raise ValueError(f"score_at must be different steps, got {list(self.steps_scored)}")
 
     @property
     def steps_scored(self) -> tuple[int, ...]:
@@ -100,8 +102,6 @@ class Method:
         train: Keys of `[train]` that differ from the grid's.
         is_from_start: Its encoder starts as that of its seed's first classification, as SSDet's
             starts as a public one; else from nothing.
-        row: In tables and figures, where it is not the name: several methods may share one, of
-            different families.
         teachers: Methods whose runs, of the same seed, are the teachers.
         concat: Methods whose features, of the same seed, lie side by side; nothing is trained. One
             that is named again is there with its next seed.
@@ -114,7 +114,6 @@ class Method:
     synth: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     is_from_start: bool = True
-    row: str = ""
     teachers: tuple[str, ...] = ()
     concat: tuple[str, ...] = ()
     average: tuple[str, ...] = ()
@@ -126,11 +125,10 @@ class Method:
             raise ValueError(f"seeds must be >= {LEAST_SEEDS}, got {self.seeds}")
         if self.parts and (self.synth or self.train or self.teachers):
             raise ValueError(f"{self.name!r} puts others together and trains nothing of its own")
-
-    @property
-    def title(self) -> str:
-        """Name in tables and figures."""
-        return self.row or self.name
+        if self.concat and self.average:
+            raise ValueError(f"{self.name!r} either concatenates others or averages them, not both")
+        if not self.parts and not ("kinds" in self.synth and "objective" in self.train):
+            raise ValueError(f"{self.name!r} needs kinds in synth and an objective in train")
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -184,19 +182,18 @@ class Grid:
     methods: tuple[Method, ...]
 
     def __post_init__(self) -> None:
+        if not self.methods or self.methods[0].name != BASELINE:
+            raise ValueError(f"the first method must be {BASELINE!r}: others are compared with it")
         before: dict[str, int] = {}
         for method in self.methods:
             for name in method.needs:
                 if before.get(name, 0) < method.seeds:
                     raise ValueError(
-                        f"{method.name!r} needs {method.seeds} seeds of {name!r}, before it in the "
-                        f"list, got {before.get(name, 0)}"
+                        f"{method.name!r} needs {method.seeds} trained seeds of {name!r}, before "
+                        f"it in the list, got {before.get(name, 0)}"
                     )
-            before[method.name] = method.seeds
-        rows = [(family, method.title) for method in self.methods for family in method.families]
-        for row in rows:
-            if rows.count(row) > 1:
-                raise ValueError(f"two methods must not share the row {row[1]!r} of {row[0]!r}")
+            if not method.parts:
+                before[method.name] = method.seeds
 
     def synth_of(self, method: Method, seed: int) -> dict[str, Any]:
         """Return the `[synth]` table of a method: as many frames per clip as all others have."""

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,48 +20,49 @@ from .papers import read_papers
 from .stages import STORE
 from .tables import markdown, write_tables
 
-SIMILAR = ("classification_scratch", "moco", "pal")
+SIMILAR = (BASELINE, "moco", "pal")
 BOUNDARIES = (BASELINE, "boundaries")
-CONTROLS = ("start", "untrained", "classification_x2", "classification_x3")
+CONTROLS = ("classification_x2", "classification_x3")
 TEST = "test"
 
 
 def write_report(
-    experiment: Experiment, scored: Sequence[Scored], work: Path, docs: Path | None
+    experiment: Experiment, scored: Sequence[Scored], work: Path, docs: Path | None, scale: str
 ) -> None:
     """Write tables and figures; put them into the pages of `docs`, if given."""
     results = read_results(work / "results.parquet")
-    methods = _methods(experiment, scored)
-    tables = write_tables(results, methods, read_papers())
-    costs = write_costs(experiment, scored, work / "cache")
+    tables = make_tables(experiment, scored, results)
+    costs = make_costs(experiment, scored, work / "cache")
     write_atomic(work / "tables.md", f"{tables}\n\n{costs}\n".encode())
     for folder in [work, *([docs] if docs else [])]:
-        draw(experiment, scored, results, methods, work / "cache", folder)
+        draw(experiment, scored, results, work / "cache", folder)
     if docs:
-        replace_between(docs / "proof.md", "table", f"{machine()}\n\n{tables}")
-        replace_between(docs / "choosing.md", "costs", f"{machine()}\n\n{costs}")
+        replace_between(docs / "proof.md", "table", f"{machine(scale)}\n\n{tables}")
+        replace_between(docs / "choosing.md", "costs", f"{machine(scale)}\n\n{costs}")
+
+
+def make_tables(experiment: Experiment, scored: Sequence[Scored], results: Results) -> str:
+    """Return the tables of all families, with the papers' gains beside ours."""
+    return write_tables(results, methods_by_family(experiment, scored), read_papers())
 
 
 def draw(
     experiment: Experiment,
     scored: Sequence[Scored],
     results: Results,
-    methods: Mapping[str, Sequence[str]],
     cache: Path,
     folder: Path,
 ) -> None:
     """Draw every figure that the methods allow, as `proof-*.png`."""
+    methods = methods_by_family(experiment, scored)
     draw_gains(results, methods, folder / "proof-gains.png")
     draw_curves(results, methods, folder / "proof-curves.png")
     most = max(method.seeds for method in experiment.grid.methods)
     main = {
         family: [
-            method.title
-            for method in experiment.grid.methods
-            if method.seeds == most
-            and method.title in names
-            and family in method.families
-            and method.title not in (BASELINE, *CONTROLS)
+            name
+            for name in names
+            if experiment.named(name).seeds == most and name not in (BASELINE, *CONTROLS)
         ]
         for family, names in methods.items()
     }
@@ -99,7 +100,7 @@ def stores(experiment: Experiment, names: Sequence[str], cache: Path) -> dict[st
     }
 
 
-def write_costs(experiment: Experiment, scored: Sequence[Scored], cache: Path) -> str:
+def make_costs(experiment: Experiment, scored: Sequence[Scored], cache: Path) -> str:
     """Return a table of the processor time of rendering and training, per run of a method."""
     seeds: dict[str, set[int]] = {}
     for at in scored:
@@ -116,17 +117,18 @@ def write_costs(experiment: Experiment, scored: Sequence[Scored], cache: Path) -
     return f"{markdown(['method', 'render', 'train'], rows)}\n\n{note}"
 
 
-def machine() -> str:
+def machine(scale: str) -> str:
     """Return what it ran on, and the command."""
-    return f"{os.cpu_count()} cores, {platform.machine()}, `python -m benchmarks.pretraining`:"
+    command = f"python -m benchmarks.pretraining WORK --scale {scale}"
+    return f"{os.cpu_count()} cores, {platform.machine()}, `{command}`:"
 
 
-def _methods(experiment: Experiment, scored: Sequence[Scored]) -> dict[str, list[str]]:
-    """Return the methods of each family that were scored, in the grid's order."""
+def methods_by_family(experiment: Experiment, scored: Sequence[Scored]) -> dict[str, list[str]]:
+    """Return the names of the methods of each family that were scored, in the grid's order."""
     names = {at.method.name for at in scored}
     methods = {
         family: [
-            method.title
+            method.name
             for method in experiment.grid.methods
             if family in method.families and method.name in names
         ]

@@ -14,12 +14,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 
 from features import FeatureStore, extract_features
-from manifests import build_sources, make_demo_videos, read_segments, read_sources
+from manifests import (
+    build_sources,
+    make_demo_videos,
+    read_segments,
+    read_sources,
+    write_atomic,
+)
 from synth import render_plan, write_plan
-from train import train_model
+from train import load_run, train_model
 
 from .cache import Stage
 from .grid import Snippets
@@ -70,20 +77,37 @@ def make_shards(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) 
 
 
 def make_run(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) -> None:
-    """Train; `inputs` are the shards, the run to start from if it `has_init`, then teachers."""
+    """Train; `inputs` are the shards, the run to start from if it `has_init`, then teachers.
+
+    The class layer starts anew in every run: what it knows would favour those who need the same.
+    """
     shards, *others = inputs
     teachers = [at / RUN for at in others]
+    init = out / "encoder.safetensors" if settings["has_init"] else None
+    if init:
+        write_encoder(teachers.pop(0), init)
     write_recipe(out / RECIPE, train=settings["train"])
     report = train_model(
         out / RECIPE,
         shards / SHARDS,
         out / RUN,
         resume=(out / RUN).exists(),
-        init=teachers.pop(0) if settings["has_init"] else None,
+        init=init,
         teachers=teachers,
     )
     if not report.finished:
         raise RuntimeError(f"the training in {out} was stopped at step {report.step}")
+
+
+def write_encoder(run: Path, path: Path) -> None:
+    """Write the weights of a run but for those of its class layer."""
+    backbone = load_run(run).backbone
+    weights = {
+        name: weight.contiguous()
+        for name, weight in backbone.state_dict().items()
+        if not name.startswith(f"{backbone.classifier}.")
+    }
+    write_atomic(path, safetensors.torch.save(weights))
 
 
 def make_store(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) -> None:
