@@ -8,21 +8,27 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 
 import benchmarks.pretraining as package
 from benchmarks.pretraining import stages
-from benchmarks.pretraining.__main__ import main, parse
+from benchmarks.pretraining.__main__ import alone, main, parse
 from benchmarks.pretraining.cache import Node, all_nodes, make_all
 from benchmarks.pretraining.experiment import Experiment
 from benchmarks.pretraining.grid import Grid, frames_of_sample, merge, read_grid
+from benchmarks.pretraining.records import Score, write_scores
 from benchmarks.pretraining.stages import write_recipe
 from manifests import UsageError, read_recipe_table
+from train import load_initial_weights
+from train.backbones.tsm import TSM, TSMArguments
 
 HERE = Path(package.__file__).parent
 SCALES = ("small", "full")
@@ -108,7 +114,7 @@ def test_main_rows_have_five_seeds_and_all_others_three(scale: str) -> None:
     assert {method.seeds for method in grid.methods} == {3, 5}
     for family in ("ssdet", "bsp", "pal"):
         methods = [method for method in grid.methods if family in method.families]
-        assert methods[0].title == "classification"
+        assert methods[0].name == "classification"
         assert sum(method.seeds == 5 for method in methods) >= 3
 
 
@@ -122,7 +128,7 @@ def test_methods_with_equal_clips_share_shards_and_runs() -> None:
     assert shards("boundaries") == shards("regression")
     assert shards("classification") != shards("classification", 1)
     assert shards("freeze") != shards("freeze_x2")
-    for name, starts in (("freeze", True), ("distillation", True), ("pal", False)):
+    for name, starts in (("freeze", True), ("distillation", True), ("pal_scratch", False)):
         inputs = experiment.run(experiment.named(name), 1).inputs
         assert (experiment.start(1) in inputs) == starts
         assert experiment.start(0) not in inputs
@@ -145,10 +151,12 @@ def test_a_run_is_told_its_start_and_its_teachers(
         return SimpleNamespace(finished=True)
 
     monkeypatch.setattr(stages, "train_model", train)
+    monkeypatch.setattr(stages, "write_encoder", lambda run, path: told.update(start=run))
     stages.make_run(student.settings, [tmp_path / at.digest for at in student.inputs], tmp_path)
     runs = [experiment.run(experiment.named(name), 1) for name in ("classification", "boundaries")]
     start, *teachers = [tmp_path / node.digest / "run" for node in (experiment.start(1), *runs)]
-    assert (told["init"], told["teachers"]) == (start, teachers)
+    assert (told["start"], told["teachers"]) == (start, teachers)
+    assert told["init"] == tmp_path / "encoder.safetensors"
     assert told["shards"] == tmp_path / student.inputs[0].digest / "shards"
     stages.make_run({**student.settings, "has_init": False}, [tmp_path, start.parent], tmp_path)
     assert (told["init"], told["teachers"]) == (None, [start])
@@ -220,17 +228,73 @@ def test_recipes_are_written_as_they_are_read(tmp_path: Path) -> None:
         ("frames_per_video = 32", "frames_per_video = 12", "multiple of the 8 frames"),
         ("[grid.snippets]", "[grid.snippet]", "'snippet' is unknown in"),
         ('methods = "methods.toml"', 'methods = "other.toml"', "no such recipe"),
-        ("[methods.classification]", "[methods.other]", "of 'classification', before it"),
+        ("[methods.classification]", "[methods.other]", "the first method must be"),
+        ('["classification", "freeze"]', '["ensemble"]', "of 'ensemble', before it"),
         ("seeds = 2\nsynth", "seeds = 0\nsynth", "seeds must be >= 1"),
         ('average = ["cl', 'train = {steps = 1}\naverage = ["cl', "trains nothing of its own"),
         ("start_steps = 2", "start_steps = 0", "start_steps must be >= 1"),
-        ("[methods.twice]", '[methods.twice]\nrow = "freeze"', "must not share the row 'freeze'"),
+        ('average = ["c', 'concat = ["freeze"]\naverage = ["c', "not both"),
+        ("synth = {kinds = {freeze = 1}}", "synth = {}", "needs kinds in synth"),
+        ('ssdet = ["frames"]', 'ssdet = ["frame"]', "a task must be one of"),
+        (
+            "frames_per_video = 32",
+            "frames_per_video = 32\nscore_at = [0.1, 1.0]",
+            "different steps",
+        ),
         ("frames_per_video = 32", "frames_per_video = 32\nscore_at = [1.0, 0.5]", "ascend to 1"),
     ],
 )
 def test_wrong_recipes(tmp_path: Path, old: str, new: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         list(Experiment(write_grid(tmp_path, old, new)).scored())
+
+
+def test_one_command_at_a_time(tmp_path: Path) -> None:
+    write_grid(tmp_path)
+    with alone(tmp_path), pytest.raises(UsageError, match="another command is at work"):
+        main(parse([str(tmp_path), "--scale", str(tmp_path / "tiny.toml")]))
+
+
+def test_parts_of_the_experiment_change_no_page(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        parse([str(tmp_path), "--docs", str(tmp_path), "--only", "freeze"])
+    with pytest.raises(UsageError, match="a method must be one of classification, freeze"):
+        list(Experiment(write_grid(tmp_path)).scored(["frieze"]))
+
+
+def test_some_methods_come_with_what_they_are_compared_with(tmp_path: Path) -> None:
+    scored = Experiment(write_grid(tmp_path)).scored(["freeze"])
+    assert {at.method.name for at in scored} == {"classification", "freeze"}
+
+
+def test_families_have_the_tasks_that_they_ask_for(tmp_path: Path) -> None:
+    """A method of two families is scored once, and has rows where the family does the task."""
+    grid = write_grid(tmp_path, 'ssdet = ["frames"]', 'ssdet = ["pdan"]\nbsp = ["gtad"]')
+    both = replace(grid.methods[0], families=("ssdet", "bsp"))
+    experiment = Experiment(replace(grid, methods=(both, *grid.methods[1:])))
+    scored = [at for at in experiment.scored() if at.method.name == "classification"]
+    for at in scored:
+        at.node.folder(tmp_path).mkdir()
+        score = Score(at.task, "map", 0.5, None, np.zeros(2, np.float32))
+        write_scores(at.node.folder(tmp_path) / "scores.json", [score])
+    found = {(row["family"], row["downstream"]) for row in experiment.rows(scored, tmp_path)}
+    assert found == {("ssdet", "linear"), ("bsp", "linear"), ("ssdet", "pdan"), ("bsp", "gtad")}
+
+
+def test_encoders_are_handed_on_without_their_class_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = TSM(3, TSMArguments(depth=18, width=8))
+    monkeypatch.setattr(stages, "load_run", lambda run: SimpleNamespace(backbone=backbone))
+    stages.write_encoder(tmp_path, tmp_path / "encoder.safetensors")
+    kept = safetensors.torch.load_file(tmp_path / "encoder.safetensors")
+    lost = backbone.state_dict().keys() - kept.keys()
+    assert lost == {"new_fc.weight", "new_fc.bias"}
+    assert all(weight.equal(backbone.state_dict()[name]) for name, weight in kept.items())
+    notes = load_initial_weights(
+        TSM(3, TSMArguments(depth=18, width=8)), tmp_path / "encoder.safetensors", "abc"
+    )
+    assert "class layer" in " ".join(notes)
 
 
 @pytest.mark.slow

@@ -153,7 +153,7 @@ def test_results_are_read_as_they_were_written(tmp_path: Path, results: Results)
     read = read_results(write_made(tmp_path / "results.parquet"))
     assert read.scores.keys() == results.scores.keys()
     assert read.steps("ssdet") == list(STEPS)
-    assert read.main_metrics("bsp") == [Metric("gtad", "map"), Metric("bmn", "auc")]
+    assert read.main_metrics("bsp") == [Metric("gtad", "map"), Metric("bmn", "ar_10")]
     assert read.chance("ssdet", LINEAR, STEPS[-1]) == pytest.approx(0.115)
     assert read.chance("bsp", Metric("gtad", "map"), STEPS[-1]) is None
 
