@@ -13,7 +13,10 @@ from xdist.scheduler import LoadFileScheduling
 
 from manifests import ray_cluster
 
-settings.register_profile("quick", max_examples=15)  # of `make quick`; the suite draws 100
+# No deadline: on a machine that has more to do, any example may take long.
+settings.register_profile("suite", deadline=None)
+settings.register_profile("quick", max_examples=15, deadline=None)  # of `make quick`
+settings.load_profile("suite")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 # These start Ray, or trainings of several processes, and look at the clock: one after another, in
 # one process of `-n`, they don't wait for one another, and leave the other processes their cores.
