@@ -344,7 +344,7 @@ def kill_after(arguments: Sequence[str], work: Path, num_nodes: int) -> None:
     command = [sys.executable, "-m", "benchmarks.pretraining", *arguments]
     process = subprocess.Popen(command, cwd=HERE.parents[1], start_new_session=True)
     try:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 240
         while len(records(work)) < num_nodes:
             assert process.poll() is None
             assert time.monotonic() < end
