@@ -10,8 +10,9 @@ TORCH := torch==2.13.0
 demo: .venv/ready
 	$(BIN)/synth demo $(DEMO)
 
+# Three processes for two cores: many tests wait, for Ray to start or for a deadline to pass.
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile
 
 quick: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow" --hypothesis-profile=quick -n 2 --dist loadfile

@@ -359,7 +359,8 @@ def _finish(
         "shards": sorted(digests),
         "shard_digests": [digests[shard] for shard in sorted(digests)],
     }
-    for name in file_sizes(out, ".shard-", ".part"):
-        (out / name).unlink(missing_ok=True)
+    for prefix in (".shard-", "..shard-"):  # the second: an attempt at the probe of the output
+        for name in file_sizes(out, prefix, ".part"):
+            (out / name).unlink(missing_ok=True)
     write_atomic(out / "dataset.json", dump_json(dataset) + b"\n")
     return []

@@ -18,12 +18,13 @@ settings.register_profile("suite", deadline=None)
 settings.register_profile("quick", max_examples=15, deadline=None)  # of `make quick`
 settings.load_profile("suite")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-# These start Ray, or trainings of several processes, and look at the clock: one after another, in
-# one process of `-n`, they don't wait for one another, and leave the other processes their cores.
+# These start Ray and look at the clock: one after another, in one process of `-n`, they don't wait for
+# one another, and leave the other processes their cores.
 CLUSTERS = (
-    *("test_kills", "test_train_parallel", "test_actors", "test_cluster", "test_attempt"),
+    *("test_kills", "test_actors", "test_cluster", "test_attempt"),
     *("test_job", "test_verify", "test_interrupt", "test_render_metrics"),
 )
+FIRST = (*CLUSTERS, "test_train_parallel")  # these take longest
 
 
 class ClustersTogether(LoadFileScheduling):
@@ -45,14 +46,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileSche
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the modules for `-n`: CLUSTERS, then those with most slow tests; the end is fine."""
+    """Order the modules for `-n`: FIRST, then those with most slow tests; the end is fine."""
     if not hasattr(config, "workerinput"):
         return
     num_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
 
     def place(item: pytest.Item) -> tuple[int, int, str]:
         name = item.path.stem
-        rank = CLUSTERS.index(name) if name in CLUSTERS else len(CLUSTERS)
+        rank = FIRST.index(name) if name in FIRST else len(FIRST)
         return rank, -num_slow[item.path], str(item.path)
 
     items.sort(key=place)

@@ -135,6 +135,16 @@ render_plan(sys.argv[1], sys.argv[2], workers=int(sys.argv[3]))
 """
 
 
+def test_what_killed_drivers_leave_is_swept(dataset: Path, tmp_path: Path) -> None:
+    """Unfinished writes of a shard, of the probe of the output, and of that probe's own write."""
+    out = Path(shutil.copytree(dataset / "shards", tmp_path / "out"))
+    left = (".shard-000000.tar.aa.part", ".shard-bb.part", "..shard-bb.part.cc.part")
+    for name in left:
+        (out / name).touch()
+    render_plan(dataset / "plan", out, workers=0)
+    assert not [name for name in left if (out / name).exists()]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_killed_driver_leaves_nothing_partial(dataset: Path, tmp_path: Path, seed: int) -> None:
