@@ -18,8 +18,8 @@ settings.register_profile("suite", deadline=None)
 settings.register_profile("quick", max_examples=15, deadline=None)  # of `make quick`
 settings.load_profile("suite")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-# These start Ray and look at the clock: one after another, in one process of `-n`, they don't wait for
-# one another, and leave the other processes their cores.
+# These start Ray and look at the clock: one after another, in one process of `-n`, they don't wait
+# for one another, and leave the other processes their cores.
 CLUSTERS = (
     *("test_kills", "test_actors", "test_cluster", "test_attempt"),
     *("test_job", "test_verify", "test_interrupt", "test_render_metrics"),
