@@ -5,7 +5,6 @@ Equal means equal but for the order in which float32 numbers are added.
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -155,10 +154,13 @@ def test_more_workers_than_the_cluster_holds(folder: Path, tmp_path: Path, clust
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_goes_on_with_other_numbers_of_workers(
+def test_an_interrupted_run_goes_on_with_another_number_of_workers(
     folder: Path, tmp_path: Path
 ) -> None:
-    """Ctrl-C reaches all processes of the terminal; the step is finished and saved."""
+    """Ctrl-C reaches all processes of the terminal; the step is finished and saved.
+
+    What the workers read in other numbers, `test_loader.py` asks.
+    """
     run = tmp_path / "run"
     command = [sys.executable, "-c", TRAIN, *words(folder, run, "--workers", 2)]
     driver = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -172,14 +174,9 @@ def test_an_interrupted_run_goes_on_with_other_numbers_of_workers(
     state = read_resume(run)
     assert state is not None
     assert 6 <= state["step"] < NUM_STEPS
-    shutil.copytree(run, tmp_path / "four")
-    four = torchrun(4, *words(folder, tmp_path / "four", "--resume"))
     recipe, shards = folder / "recipe.toml", folder / "shards"
     assert train_model(recipe, shards, run, resume=True, device="cpu").finished
     check_equal(run, folder / "one")
-    _, stderr = four.communicate(timeout=200)
-    assert four.returncode == 0, stderr
-    check_equal(tmp_path / "four", folder / "one")
 
 
 def test_steps_lost_with_a_worker_are_taken_back(capsys: pytest.CaptureFixture[str]) -> None:
