@@ -231,6 +231,7 @@ def test_recipes_are_written_as_they_are_read(tmp_path: Path) -> None:
         ("[methods.classification]", "[methods.other]", "the first method must be"),
         ('["classification", "freeze"]', '["ensemble"]', "of 'ensemble', before it"),
         ("seeds = 2\nsynth", "seeds = 0\nsynth", "seeds must be >= 1"),
+        ("seeds = 2\nsynth", 'seeds = 2\ncontrol = "x"\nsynth', "the control of 'c.*, got 'x'"),
         ('average = ["cl', 'train = {steps = 1}\naverage = ["cl', "trains nothing of its own"),
         ("start_steps = 2", "start_steps = 0", "start_steps must be >= 1"),
         ('average = ["c', 'concat = ["freeze"]\naverage = ["c', "not both"),

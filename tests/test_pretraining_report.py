@@ -216,14 +216,24 @@ def test_a_table_by_hand() -> None:
     fields = {"family": "ssdet", "seed": 0, "steps": 9, "downstream": "linear", "metric": "map"}
     rows = [
         fields | {"method": name, "value": value, "chance": 0.1, "resampled": [value] * 4}
-        for name, value in (("classification", 0.5), ("freeze", 0.6))
+        for name, value in (("classification", 0.5), ("frame_labels", 0.7), ("freeze", 0.6))
     ]
     papers = [
         PaperGain("ssdet", "freeze", "classification", "Charades", 20.0, 21.0, "SSDet, Table 9"),
         PaperGain("ssdet", "mixup", "classification", "Charades", 20.0, 22.0, "SSDet, Table 9"),
     ]
+    made = results_of(pa.Table.from_pylist(rows))
+    controls = {"freeze": "frame_labels", "mixup": "frame_labels"}
+    table = write_tables(made, {"ssdet": ("frame_labels", "freeze")}, (), controls)
+    assert table.splitlines()[10:15] == [
+        "Gains over another method than classification:",
+        "",
+        "| method | over | linear mAP | sign |",
+        "| --- | --- | ---: | ---: |",
+        "| `freeze` | `frame_labels` | −10.0<br><sub>−10.0 to −10.0</sub> | − |",
+    ]
     methods = {"ssdet": ("classification", "freeze")}
-    table = write_tables(results_of(pa.Table.from_pylist(rows)), methods, papers)
+    table = write_tables(made, methods, papers, controls)
     assert table.splitlines()[4:] == [
         "| method | seeds | linear mAP | gain | sign | relative gain |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",

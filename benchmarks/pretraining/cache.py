@@ -55,23 +55,6 @@ class Node:
         return (self.folder(cache) / DONE).exists()
 
 
-@dataclass(frozen=True)
-class Made:
-    """How a folder came about.
-
-    Attributes:
-        stage, settings, label: Of the node.
-        cpu_seconds: Processor time of all its threads.
-        seconds: Wall time, with whatever ran beside it.
-    """
-
-    stage: str
-    settings: Mapping[str, Any]
-    label: str
-    cpu_seconds: float
-    seconds: float
-
-
 def make_node(node: Node, cache: Path, stages: Mapping[str, Stage]) -> None:
     """Make the folder of a node whose inputs are finished, and write its record last."""
     folder = node.folder(cache)
@@ -90,10 +73,9 @@ def make_node(node: Node, cache: Path, stages: Mapping[str, Stage]) -> None:
     write_atomic(folder / DONE, json.dumps(record, indent=1).encode())
 
 
-def read_made(node: Node, cache: Path) -> Made:
-    """Return how the finished folder of a node came about."""
-    record = json.loads((node.folder(cache) / DONE).read_text())
-    return Made(**{name: record[name] for name in Made.__dataclass_fields__})
+def cpu_seconds(node: Node, cache: Path) -> float:
+    """Return the processor time that the finished folder of a node took, of all threads."""
+    return float(json.loads((node.folder(cache) / DONE).read_text())["cpu_seconds"])
 
 
 def all_nodes(wanted: Sequence[Node]) -> list[Node]:

@@ -13,7 +13,6 @@ from .comparisons import BASELINE
 FAMILIES = ("ssdet", "bsp", "pal")
 PAIRS = ("pal", "clip_pair")  # kinds whose samples show their frames twice
 CONTRASTIVE = ("pal", "moco")  # objectives with a queue of keys
-LEAST_SEEDS = 1
 
 
 @dataclass(frozen=True)
@@ -98,6 +97,7 @@ class Method:
         name: Unique.
         families: Tables in which it stands.
         seeds: Number of independent runs.
+        control: Method that it is compared with besides the baseline; "" for none.
         synth: Keys of `[synth]` that differ from the grid's.
         train: Keys of `[train]` that differ from the grid's.
         is_from_start: Its encoder starts as that of its seed's first classification, as SSDet's
@@ -111,6 +111,7 @@ class Method:
     name: str
     families: tuple[str, ...]
     seeds: int
+    control: str = ""
     synth: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     is_from_start: bool = True
@@ -121,8 +122,8 @@ class Method:
     def __post_init__(self) -> None:
         if not self.families or not set(self.families) <= set(FAMILIES):
             raise ValueError(f"families must be among {list(FAMILIES)}, got {list(self.families)}")
-        if self.seeds < LEAST_SEEDS:
-            raise ValueError(f"seeds must be >= {LEAST_SEEDS}, got {self.seeds}")
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be >= 1, got {self.seeds}")
         if self.parts and (self.synth or self.train or self.teachers):
             raise ValueError(f"{self.name!r} puts others together and trains nothing of its own")
         if self.concat and self.average:
@@ -185,7 +186,13 @@ class Grid:
         if not self.methods or self.methods[0].name != BASELINE:
             raise ValueError(f"the first method must be {BASELINE!r}: others are compared with it")
         before: dict[str, int] = {}
+        families = {method.name: set(method.families) for method in self.methods}
         for method in self.methods:
+            if method.control and not families.get(method.control, set()) & {*method.families}:
+                raise ValueError(
+                    f"the control of {method.name!r} must be a method of its family, "
+                    f"got {method.control!r}"
+                )
             for name in method.needs:
                 if before.get(name, 0) < method.seeds:
                     raise ValueError(

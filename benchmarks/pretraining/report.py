@@ -11,7 +11,7 @@ from features import Annotations, FeatureStore, compare_boundaries, compare_simi
 from manifests import read_segments, write_atomic
 
 from ..marks import replace_between
-from .cache import all_nodes, read_made
+from .cache import all_nodes, cpu_seconds
 from .comparisons import BASELINE, Results, read_results
 from .experiment import Experiment, Scored
 from .figures import draw_curves, draw_gains, draw_headline
@@ -22,7 +22,6 @@ from .tables import markdown, write_tables
 
 SIMILAR = (BASELINE, "moco", "pal")
 BOUNDARIES = (BASELINE, "boundaries")
-CONTROLS = ("classification_x2", "classification_x3")
 TEST = "test"
 
 
@@ -42,8 +41,9 @@ def write_report(
 
 
 def make_tables(experiment: Experiment, scored: Sequence[Scored], results: Results) -> str:
-    """Return the tables of all families, with the papers' gains beside ours."""
-    return write_tables(results, methods_by_family(experiment, scored), read_papers())
+    """Return the tables of all families, with the papers' gains and the controls beside ours."""
+    controls = {method.name: method.control for method in experiment.grid.methods if method.control}
+    return write_tables(results, methods_by_family(experiment, scored), read_papers(), controls)
 
 
 def draw(
@@ -62,7 +62,8 @@ def draw(
         family: [
             name
             for name in names
-            if experiment.named(name).seeds == most and name not in (BASELINE, *CONTROLS)
+            if (method := experiment.named(name)).seeds == most
+            and set(method.parts or [name]) != {BASELINE}  # one classification, or several
         ]
         for family, names in methods.items()
     }
@@ -109,10 +110,10 @@ def make_costs(experiment: Experiment, scored: Sequence[Scored], cache: Path) ->
     rows = []
     for name, numbers in seeds.items():
         runs = [experiment.run(experiment.named(name), seed) for seed in sorted(numbers)]
-        trained = [read_made(run, cache).cpu_seconds for run in runs]
-        rendered = [read_made(run.inputs[0], cache).cpu_seconds for run in runs]
+        trained = [cpu_seconds(run, cache) for run in runs]
+        rendered = [cpu_seconds(run.inputs[0], cache) for run in runs]
         rows.append([f"`{name}`", *(f"{np.mean(s):.0f} s" for s in (rendered, trained))])
-    total = sum(read_made(node, cache).cpu_seconds for node in all_nodes([s.node for s in scored]))
+    total = sum(cpu_seconds(node, cache) for node in all_nodes([s.node for s in scored]))
     note = f"The whole experiment took {total / 3600:.1f} hours of processor time."
     return f"{markdown(['method', 'render', 'train'], rows)}\n\n{note}"
 

@@ -22,6 +22,7 @@ def write_tables(
     results: Results,
     methods: Mapping[str, Sequence[str]],
     papers: Sequence[PaperGain] = (),
+    controls: Mapping[str, str] | None = None,
 ) -> str:
     """Return the tables of all families in Markdown.
 
@@ -29,6 +30,7 @@ def write_tables(
         results: What was measured (`read_results`).
         methods: By family, in the order of the rows.
         papers: What the papers report.
+        controls: Method -> what it is compared with besides classification.
 
     Raises:
         UsageError: A family or a method is not among the results.
@@ -37,6 +39,7 @@ def write_tables(
     for family, names in methods.items():
         results.check(family, names)
         parts += [f"### {FAMILY_NAMES.get(family, family)}", _gains(results, family, names)]
+        parts += _over_controls(results, family, names, controls or {})
         parts += _beside(results, family, names, papers)
         parts += _others(results, family, names)
         parts += _curves(results, family, names)
@@ -62,6 +65,28 @@ def _gains(results: Results, family: str, methods: Sequence[str]) -> str:
     for metric in metrics:
         chance += [_points(results.chance(family, metric, steps)), "", "", ""]
     return markdown(header, [*rows, chance] if any(chance[1:]) else rows)
+
+
+def _over_controls(
+    results: Results, family: str, methods: Sequence[str], controls: Mapping[str, str]
+) -> list[str]:
+    """Return the table of the gains over another method than classification, if any."""
+    metrics, steps = results.main_metrics(family), results.steps(family)[-1]
+    rows = []
+    for method in methods:
+        over = controls.get(method)
+        if over in methods:
+            row = [f"`{method}`", f"`{over}`"]
+            for metric in metrics:
+                gain = results.difference(family, method, metric, steps, over)
+                row += [_cell(gain, "+"), SIGNS[gain.sign]] if gain else [UNKNOWN, ""]
+            rows.append(row)
+    if not rows:
+        return []
+    header = ["method", "over"]
+    for metric in metrics:
+        header += [METRICS[metric], "sign"]
+    return ["Gains over another method than classification:", markdown(header, rows, num_texts=2)]
 
 
 def _beside(
