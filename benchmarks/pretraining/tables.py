@@ -74,7 +74,7 @@ def _over_controls(
     metrics, steps = results.main_metrics(family), results.steps(family)[-1]
     rows = []
     for method in methods:
-        over = controls.get(method)
+        over = controls.get(method, "")
         if over in methods:
             row = [f"`{method}`", f"`{over}`"]
             for metric in metrics:
