@@ -138,6 +138,25 @@ def test_methods_with_equal_clips_share_shards_and_runs() -> None:
     assert {teacher.digest for teacher in teachers} <= runs
 
 
+def test_a_method_named_again_is_trained_again_from_the_same_start() -> None:
+    """Three classifications share as much as freeze, mixup and cutmix do: the start alone."""
+    experiment = Experiment(read_grid(HERE / "small.toml"))
+    nodes = {(at.method.name, at.seed, at.task): at.node for at in experiment.scored()}
+    members = [
+        store.inputs[1]
+        for seed in range(5)
+        for store in nodes["classification_x3", seed, "linear"].inputs[1:]
+    ]
+    assert len({run.digest for run in members}) == len({run.inputs[0].digest for run in members})
+    assert len(members) == len({run.digest for run in members}) == 15
+    assert [run.inputs[1] for run in members[3:6]] == [experiment.start(1)] * 3
+    assert members[3] == experiment.run(experiment.named("classification"), 1)
+    fine_tuned = nodes["classification_x3", 1, "frames"].inputs[1:]
+    assert [run.inputs[1] for run in fine_tuned] == members[3:6]
+    pair = nodes["classification_x2", 1, "gtad"].inputs[1:]
+    assert [store.inputs[1] for store in pair] == members[3:5]
+
+
 def test_a_run_is_told_its_start_and_its_teachers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from .stages import SCORES
 from .tasks import AVERAGED, TASKS
 
 LINEAR, FRAMES = "linear", "frames"
-OTHER_CLIPS = 1_000  # added to the seed of the clips that encoders start with
+OTHER_CLIPS = 1_000  # added to the seed for other samples: of the start, then of every turn
 RESULT_FIELDS = pa.schema(
     [
         ("family", pa.string()),
@@ -82,34 +82,37 @@ class Experiment:
         shards = self.shards(self.grid.methods[0], seed + OTHER_CLIPS)
         return Node("run", settings, (shards,), f"first classification, seed {seed}")
 
-    def run(self, method: Method, seed: int) -> Node:
-        """Return the training of a method."""
-        settings = {"train": self.grid.train_of(method, seed), "has_init": method.is_from_start}
+    def run(self, method: Method, seed: int, turn: int = 0) -> Node:
+        """Return the training of a method; of another turn: other samples, the same start."""
+        drawn = seed + OTHER_CLIPS * (turn + 1) if turn else seed
+        settings = {"train": self.grid.train_of(method, drawn), "has_init": method.is_from_start}
         init = (self.start(seed),) if method.is_from_start else ()
         teachers = (self.run(self.named(name), seed) for name in method.teachers)
-        inputs = (self.shards(method, seed), *init, *teachers)
-        return Node("run", settings, inputs, f"training of {method.name}, seed {seed}")
+        inputs = (self.shards(method, drawn), *init, *teachers)
+        return Node("run", settings, inputs, f"training of {method.name}, seed {drawn}")
 
-    def store(self, method: Method, seed: int, steps: int) -> Node:
+    def store(self, method: Method, seed: int, steps: int, turn: int = 0) -> Node:
         """Return the features of a method's encoder as it was after so many steps."""
         is_whole = steps == self.grid.budget.steps
         settings = {
             "snippets": dataclasses.asdict(self.grid.snippets),
             "step": None if is_whole else steps,
         }
-        label = f"features of {method.name}, seed {seed}, {steps} steps"
-        return Node("store", settings, (self.videos, self.run(method, seed)), label)
+        run = self.run(method, seed, turn)
+        return Node(
+            "store", settings, (self.videos, run), f"features of {run.label}, {steps} steps"
+        )
 
-    def finetuned(self, method: Method, seed: int) -> Node:
+    def finetuned(self, method: Method, seed: int, turn: int = 0) -> Node:
         """Return the end-to-end fine-tuning of a method's encoder on annotated long videos."""
         downstream = self.grid.downstream
         synth = merge(self.grid.synth, downstream.finetune_synth)
         synth |= {"kinds": {"annotated": 1.0}, "subset": "train", "seed": seed}
         shards = Node("shards", synth, (self.videos,), "shards of annotated long videos")
         train = merge(self.grid.train, downstream.finetune) | {"objective": FRAMES, "seed": seed}
-        label = f"fine-tuning of {method.name}, seed {seed}"
+        run = self.run(method, seed, turn)
         settings = {"train": train, "has_init": True}
-        return Node("run", settings, (shards, self.run(method, seed)), label)
+        return Node("run", settings, (shards, run), f"fine-tuning of {run.label}")
 
     def scored(self, methods: Sequence[str] = ()) -> Iterator[Scored]:
         """Yield everything to be scored: seed by seed, then method by method.
@@ -135,7 +138,7 @@ class Experiment:
                         yield self._scored(method, seed, budget.steps, task)
 
     def _scored(self, method: Method, seed: int, steps: int, task: str) -> Scored:
-        parts = self._parts(method, seed)
+        parts = self._parts(method)
         settings: dict[str, Any] = {
             "task": task,
             "seed": seed,
@@ -143,23 +146,23 @@ class Experiment:
             "average": bool(method.average) and task in AVERAGED,
         }
         if task == FRAMES:
-            inputs = tuple(self.finetuned(*part) for part in parts or [(method, seed)])
+            inputs = tuple(
+                self.finetuned(part, seed, turn) for part, turn in parts or [(method, 0)]
+            )
         elif parts:
-            inputs = tuple(self.store(*part, steps) for part in parts)
+            inputs = tuple(self.store(part, seed, steps, turn) for part, turn in parts)
         else:
             inputs = (self.store(method, seed, steps), self.run(method, seed))
         label = f"{task} of {method.name}, seed {seed}, {steps} steps"
         node = Node("scores", settings, (self.videos, *inputs), label)
         return Scored(method, seed, steps, task, node)
 
-    def _parts(self, method: Method, seed: int) -> list[tuple[Method, int]]:
-        """Return what a method puts together, with seeds: one named again takes its next seed."""
-        parts = []
-        for index, name in enumerate(method.parts):
-            part = self.named(name)
-            turn = seed - self.first_seed + method.parts[:index].count(name)
-            parts.append((part, self.first_seed + turn % part.seeds))
-        return parts
+    def _parts(self, method: Method) -> list[tuple[Method, int]]:
+        """Return what a method puts together, and how often each was named before."""
+        return [
+            (self.named(name), method.parts[:index].count(name))
+            for index, name in enumerate(method.parts)
+        ]
 
     def named(self, name: str) -> Method:
         """Return a method by name; UsageError if there is none."""

@@ -103,8 +103,8 @@ class Method:
         is_from_start: Its encoder starts as that of its seed's first classification, as SSDet's
             starts as a public one; else from nothing.
         teachers: Methods whose runs, of the same seed, are the teachers.
-        concat: Methods whose features, of the same seed, lie side by side; nothing is trained. One
-            that is named again is there with its next seed.
+        concat: Methods whose features, of the same seed, lie side by side; nothing else is trained.
+            One that is named again is trained again: from the same start, of other samples.
         average: Methods whose heads' probabilities are averaged; likewise.
     """
 
