@@ -726,7 +726,11 @@ def annotations(segments: str | None) -> Any:
 )
 @device
 @click.option("--trained", type=FOLDER, help="Score this head, of --save; train none.")
-@click.option("--class-scores", type=FILE, help="Of whole videos, for proposals (.json).")
+@click.option(
+    "--class-scores",
+    type=ANY,
+    help="Classes of proposals: scores of whole videos (.json), or another store to learn them on.",
+)
 @click.option("-o", "--page", type=FILE, help="Write a page of scores and timelines (.html).")
 @click.option("--pictures", type=FOLDER, help="Draw a timeline per test video into it (.png).")
 @click.option("--scores", type=FILE, help="Write the scores of every row (.json, .txt).")
@@ -744,6 +748,7 @@ def probe(
     detections: Path | None,
     save: Path | None,
     arguments: tuple[tuple[str, Any], ...],
+    class_scores: Path | None,
     beside: tuple[Path, ...],
     is_json: bool,
     **options: Any,
@@ -755,6 +760,10 @@ def probe(
     kept = {"page": page, "scores": scores, "save": save, "detections": detections}
     check_kept(head, kept)
     opened = FeatureStore.open(store, *beside)
+    if class_scores is not None and class_scores.is_dir():
+        options["class_scores"] = FeatureStore.open(class_scores)
+    else:
+        options["class_scores"] = class_scores
     report = probe_with(opened, annotations(segments), head, arguments=dict(arguments), **options)
     written = keep(report, pictures=pictures, **kept)
     show(report.to_dict(), [*report.lines(), *(f"wrote {path}" for path in written)], is_json)

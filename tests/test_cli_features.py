@@ -121,6 +121,10 @@ def test_probe_with_a_detection_head(folder: Path, tmp_path: Path) -> None:
     assert "AR@100" in result.stdout
     assert len(json.loads((tmp_path / "found.json").read_text())["results"]) == 6
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 6
+    of_store = ("--class-scores", folder / "a.zarr", "--detections", tmp_path / "again.json")
+    again = run(cli.features, *words, "--head", "bmn", *sizes, *of_store)
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "found.json").read_bytes()
 
 
 @pytest.mark.parametrize(

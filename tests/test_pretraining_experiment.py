@@ -95,11 +95,13 @@ concat = ["classification", "classification"]
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_method_has_the_same_budget(scale: str) -> None:
-    """Steps, frames per step and rendered frames per video are one for all that train."""
+    """Steps, frames per step and rendered frames per video are one for all that learn."""
     grid = read_grid(HERE / f"{scale}.toml")
     spent = set()
     for method in grid.methods:
-        if not method.parts:
+        if "steps" in method.train:
+            assert method.train["learning_rate"] < 1e-9
+        elif not method.parts:
             synth, train = grid.synth_of(method, 0), grid.train_of(method, 0)
             frames = frames_of_sample(synth)
             rendered = frames * synth["samples_per_video"]
@@ -153,8 +155,9 @@ def test_a_method_named_again_is_trained_again_from_the_same_start() -> None:
     assert members[3] == experiment.run(experiment.named("classification"), 1)
     fine_tuned = nodes["classification_x3", 1, "frames"].inputs[1:]
     assert [run.inputs[1] for run in fine_tuned] == members[3:6]
-    pair = nodes["classification_x2", 1, "gtad"].inputs[1:]
+    *pair, classes = nodes["classification_x2", 1, "gtad"].inputs[1:]
     assert [store.inputs[1] for store in pair] == members[3:5]
+    assert classes.inputs[1] == members[3]
 
 
 def test_a_run_is_told_its_start_and_its_teachers(

@@ -228,9 +228,9 @@ def test_a_table_by_hand() -> None:
     assert table.splitlines()[10:15] == [
         "Gains over another method than classification:",
         "",
-        "| method | over | linear mAP | sign |",
-        "| --- | --- | ---: | ---: |",
-        "| `freeze` | `frame_labels` | −10.0<br><sub>−10.0 to −10.0</sub> | − |",
+        "| method | over | seeds | linear mAP | sign |",
+        "| --- | --- | ---: | ---: | ---: |",
+        "| `freeze` | `frame_labels` | 1 | −10.0<br><sub>−10.0 to −10.0</sub> | − |",
     ]
     methods = {"ssdet": ("classification", "freeze")}
     table = write_tables(made, methods, papers, controls)

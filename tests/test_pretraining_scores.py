@@ -17,18 +17,15 @@ from made_stores import even_times, write_store
 from made_videos import encode, stamped_frames
 from test_predict import write_run
 
-from benchmarks.pretraining import downstream
 from benchmarks.pretraining.downstream import (
     bmn_scores,
     boundary_score,
-    ensemble_scores,
     equivariance_score,
+    frame_head_scores,
+    frame_probabilities,
     frames_scores,
     gtad_scores,
-    linear_probabilities,
     linear_scores,
-    pdan_scores,
-    tgm_scores,
 )
 from benchmarks.pretraining.records import NUM_RESAMPLES, Score, video_weights
 from benchmarks.pretraining.resampling import (
@@ -213,14 +210,16 @@ def made_segments() -> pa.Table:
     return pa.Table.from_pylist(rows, SEGMENTS_SCHEMA).replace_schema_metadata(metadata)
 
 
-def made_store(path: Path, seed: int = 0, delay: float = 0.0, left_out: int = 0) -> FeatureStore:
+def made_store(
+    path: Path, seed: int = 0, delay: float = 0.0, left_out: int = 0, noise: float = 1.0
+) -> FeatureStore:
     """Features that show the classes among noise."""
     rng, rows = np.random.default_rng(seed), {}
     times_S3 = even_times(NUM_ROWS, GAP, 2 * GAP) + delay
     segments = Annotations.of(made_segments()).segments
     for video_id in list(segments)[: len(segments) - left_out]:
         labels_SC = snippet_labels(times_S3, segments[video_id], len(CLASSES))
-        noise_SD = rng.normal(size=(NUM_ROWS, 16))
+        noise_SD = rng.normal(scale=noise, size=(NUM_ROWS, 16))
         noise_SD[:, : len(CLASSES)] += labels_SC
         rows[video_id] = (noise_SD, times_S3)
     return write_store(path, rows)
@@ -246,7 +245,7 @@ def by_metric(scores: Sequence[Score]) -> dict[str, Score]:
 
 def test_linear_scores_are_those_of_the_probe(store: FeatureStore, segments: pa.Table) -> None:
     """Whole, in kinds, and on 25 frames, against the official functions."""
-    scores = by_metric(linear_scores(store, segments, seed=0))
+    scores = by_metric(linear_scores([store], segments, seed=0))
     report = probe_store(store, segments, "linear")
     labels = [snippet_labels(v.times_S3, v.segments, len(CLASSES)) for v in report.videos]
     assert scores["map"].value == pytest.approx(report.map)
@@ -268,15 +267,15 @@ def test_linear_scores_are_those_of_the_probe(store: FeatureStore, segments: pa.
 
 def test_resamples_are_those_of_the_shared_draws(store: FeatureStore, segments: pa.Table) -> None:
     """Resample `b` counts the same videos for every metric, and the values are of all of them."""
-    predictions = linear_probabilities(store, segments, seed=0)
-    score = by_metric(linear_scores(store, segments, seed=0))["map"]
+    predictions = frame_probabilities("linear", store, segments, 0, {})
+    score = by_metric(linear_scores([store], segments, seed=0))["map"]
     arrays = predictions.probabilities_NC, np.concatenate(predictions.labels), predictions.video_N
     for b, weights_V in enumerate(video_weights(4)[:5]):
         rows = np.repeat(np.arange(len(arrays[0])), weights_V[arrays[2]])
         expected = metrics.mean_average_precision(arrays[0][rows], arrays[1][rows], "grouped")
         assert score.resampled_B[b] == pytest.approx(expected.mean, rel=1e-6)
     assert resampled_map(*arrays, np.ones((1, 4)))[0] == pytest.approx(score.value)
-    again = by_metric(linear_scores(store, segments, seed=0))["map"]
+    again = by_metric(linear_scores([store], segments, seed=0))["map"]
     assert np.array_equal(score.resampled_B, again.resampled_B)
 
 
@@ -285,11 +284,11 @@ def test_an_ensemble_is_the_mean_of_its_probabilities(
 ) -> None:
     other = made_store(tmp_path / "other.zarr", seed=1)
     alone, both = (
-        by_metric(ensemble_scores(stores, segments, 0)) for stores in ([store] * 3, [store, other])
+        by_metric(linear_scores(stores, segments, 0)) for stores in ([store] * 3, [store, other])
     )
-    for name, score in by_metric(linear_scores(store, segments, 0)).items():
+    for name, score in by_metric(linear_scores([store], segments, 0)).items():
         assert alone[name].value == pytest.approx(score.value)
-    members = [linear_probabilities(one, segments, 0) for one in (store, other)]
+    members = [frame_probabilities("linear", one, segments, 0, {}) for one in (store, other)]
     mean_NC = (members[0].probabilities_NC + members[1].probabilities_NC) / 2
     labels_NC = np.concatenate(members[0].labels)
     expected = metrics.mean_average_precision(mean_NC, labels_NC, "grouped").mean
@@ -297,71 +296,77 @@ def test_an_ensemble_is_the_mean_of_its_probabilities(
     assert both["map"].value > alone["map"].value  # their noise is not the same
     later = made_store(tmp_path / "later.zarr", delay=0.25)
     with pytest.raises(ValueError, match="one set of rows, as of 'v6'"):
-        ensemble_scores([store, later], segments, 0)
+        linear_scores([store, later], segments, 0)
 
 
 def test_scores_are_of_all_videos_or_of_none(tmp_path: Path, segments: pa.Table) -> None:
     fewer = made_store(tmp_path / "fewer.zarr", left_out=1)
     for scores in (
-        lambda: linear_scores(fewer, segments, 0),
+        lambda: linear_scores([fewer], segments, 0),
         lambda: boundary_score(fewer, segments),
     ):
         with pytest.raises(UsageError, match=r"every annotated video must .* lacks 'v9'"):
             scores()
 
 
-@pytest.mark.parametrize(("scores_of", "name"), [(pdan_scores, "PDAN"), (tgm_scores, "TGM")])
-def test_heads_of_frames(
-    scores_of: Callable[..., list[Score]],
-    name: str,
-    store: FeatureStore,
-    segments: pa.Table,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The report's own number, the same for the same seed."""
-    monkeypatch.setitem(getattr(downstream, name), "epochs", 2)
-    settings_of = dict(getattr(downstream, name))
-    (score,), (again,), (other,) = (scores_of(store, segments, seed) for seed in (0, 0, 1))
-    report = probe(store, segments, name.lower(), seed=0, control=False, **settings_of)
+HEADS: dict[str, dict[str, Any]] = {
+    "pdan": {"epochs": 2, "lr": 1e-3, "arguments": {"width": 128}},
+    "tgm": {"epochs": 2, "lr": 1e-3, "arguments": {"variant": "stack"}},
+    "gtad": {"epochs": 4, "lr": 2e-3, "arguments": {"temporal_scale": 16, "hidden_dim": 16}},
+    "bmn": {"epochs": 4, "lr": 4e-3, "arguments": {"temporal_scale": 16, "hidden_dim": 16}},
+}
+
+
+@pytest.mark.parametrize("head", ["pdan", "tgm"])
+def test_heads_of_frames(head: str, store: FeatureStore, segments: pa.Table) -> None:
+    """The report's own number, the same for the same seed; of equal encoders the same again."""
+    (score,), (again,), (other,) = (
+        frame_head_scores(head, [store], segments, seed, HEADS[head]) for seed in (0, 0, 1)
+    )
+    report = probe(store, segments, head, seed=0, control=False, **HEADS[head])
     assert isinstance(report, ProbeReport)
-    assert (score.downstream, score.metric) == (name.lower(), "map")
+    assert (score.downstream, score.metric) == (head, "map")
     assert score.value == again.value == pytest.approx(report.map)
     assert np.array_equal(score.resampled_B, again.resampled_B)
     assert other.value != score.value
     assert math.isnan(report.shuffled)
+    (twice,) = frame_head_scores(head, [store, store], segments, 0, HEADS[head])
+    assert twice.value == pytest.approx(score.value)
 
 
-@pytest.mark.parametrize(
-    ("scores_of", "name", "expected"),
-    [
-        (gtad_scores, "GTAD", lambda s: {"map": s.map, "map_50": s.map_T[2]}),
-        (
-            bmn_scores,
-            "BMN",
-            lambda s: {"ar_10": s.recall_at[0], "ar_50": s.recall_at[1], "auc": s.auc / 100},
-        ),
-    ],
-)
-def test_heads_of_segments(
-    scores_of: Callable[..., list[Score]],
-    name: str,
-    expected: Callable[[Any], dict[str, float]],
-    store: FeatureStore,
-    segments: pa.Table,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The report's own numbers and references, and resamples around them."""
-    small = {"temporal_scale": 16, "hidden_dim": 16}
-    monkeypatch.setitem(getattr(downstream, name), "epochs", 4)
-    monkeypatch.setitem(getattr(downstream, name), "arguments", small)
-    scores = by_metric(scores_of(store, segments, 0))
-    report = probe(store, segments, name.lower(), seed=0, **getattr(downstream, name))
+def check_segments(scores: Sequence[Score], report: object, names: Callable[[Any], dict]) -> None:
+    """Raise unless scores are the report's own numbers and references, with resamples around."""
     assert isinstance(report, DetectionReport)
-    assert {key: score.value for key, score in scores.items()} == expected(report.scores)
-    assert {key: score.chance for key, score in scores.items()} == expected(report.random)
-    for score in scores.values():
+    found = by_metric(scores)
+    assert {key: score.value for key, score in found.items()} == names(report.scores)
+    assert {key: score.chance for key, score in found.items()} == names(report.random)
+    for score in scores:
         assert score.resampled_B.min() < score.value < score.resampled_B.max()
         assert score.resampled_B.std() > 0
+
+
+def test_proposals_of_bmn(store: FeatureStore, segments: pa.Table) -> None:
+    scores = bmn_scores(store, segments, 0, HEADS["bmn"])
+    report = probe(store, segments, "bmn", seed=0, **HEADS["bmn"])
+    check_segments(
+        scores,
+        report,
+        lambda s: {"ar_10": s.recall_at[0], "ar_50": s.recall_at[1], "auc": s.auc / 100},
+    )
+
+
+def test_segments_of_gtad_are_named_on_other_features(
+    store: FeatureStore, segments: pa.Table, tmp_path: Path
+) -> None:
+    """Better classes, better mAP, of the very same places."""
+    clear = made_store(tmp_path / "clear.zarr", seed=1, noise=0.1)
+    values = []
+    for classes in (store, clear):
+        scores = gtad_scores(store, classes, segments, 0, HEADS["gtad"])
+        report = probe(store, segments, "gtad", seed=0, class_scores=classes, **HEADS["gtad"])
+        check_segments(scores, report, lambda s: {"map": s.map, "map_50": s.map_T[2]})
+        values.append(scores[0].value)
+    assert values[1] > values[0]
 
 
 def test_a_head_that_finds_nothing_scores_zero() -> None:
@@ -437,7 +442,7 @@ def test_equivariance_is_that_of_the_pictures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of as many of the first test videos as are asked for."""
-    monkeypatch.setattr(downstream, "NUM_RETIMED", 3)
+    monkeypatch.setattr("benchmarks.pretraining.downstream.NUM_RETIMED", 3)
     write_run(tmp_path / "run", 0)
     extract_features(sources, tmp_path / "run", tmp_path / "s.zarr", workers=1)
     store = FeatureStore.open(tmp_path / "s.zarr")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from made_stores import write_store
 from test_store import SPEC, planned
 
 from features import (
@@ -159,6 +160,29 @@ def test_classes_may_come_from_outside(
         proposals = report.proposals[video.video_id]
         assert video.detections[0].score == pytest.approx(0.9 * proposals[0].score)
         assert len(video.detections) == 2 * len(proposals)
+
+
+def test_classes_may_come_from_another_store(
+    store: FeatureStore, segments: pa.Table, tmp_path: Path
+) -> None:
+    """Places stay; the store's own features name them as before, others without news at random."""
+    plain, own = (
+        probe_detection(store, segments, "bmn", device="cpu", class_scores=scores, **SMALL)
+        for scores in (None, store)
+    )
+    assert own.detections == plain.detections
+    rows = {v: (np.ones((len(store[v]), 2)), store.times(v)) for v in store.video_ids}
+    blind = write_store(tmp_path / "blind.zarr", rows)
+    other = probe_detection(store, segments, "bmn", device="cpu", class_scores=blind, **SMALL)
+    assert other.proposals == plain.proposals
+    assert other.scores.recall_at == plain.scores.recall_at
+    labels = [found.label for video in other.videos for found in video.detections]
+    assert {labels.count(name) for name in CLASSES} == {len(labels) // 2}
+    assert other.scores.map < plain.scores.map
+    fewer = {v: row for v, row in rows.items() if v != "v_9"}
+    lacking = write_store(tmp_path / "fewer.zarr", fewer)
+    with pytest.raises(UsageError, match=r"class scores .* lack 'v_9'"):
+        probe_detection(store, segments, "bmn", device="cpu", class_scores=lacking, **SMALL)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,19 @@ def test_crops_and_streams_are_those_of_the_store(tmp_path: Path, video: SourceV
     assert len(np.unique(store["v"][0])) > 2
 
 
+def test_a_selected_stream_needs_its_own_network_alone(tmp_path: Path, video: SourceVideo) -> None:
+    first = stamp_encoder()
+    pair = {"a": first, "b": replace(first, weights_digest="1" * 64)}
+    extract_features([video], pair, tmp_path / "s.zarr", snippet_stride=3)
+    store = FeatureStore.open(tmp_path / "s.zarr").select(["b"])
+    streams = streams_of_store(store, pair["b"])
+    _, copies = encode_copies(video, store.spec, streams, (Retiming("as it is"),))
+    np.testing.assert_array_equal(copies[0].feats_RD, store["v"])
+    for wrong in (first, pair):
+        with pytest.raises(CheckpointError, match="with weights 111111111111, but"):
+            streams_of_store(store, wrong)
+
+
 def test_another_network_is_refused(tmp_path: Path) -> None:
     """By its weights; and stores whose rows are no snippets."""
     rows = {"v": (np.ones((5, LENGTH)), even_times(5))}

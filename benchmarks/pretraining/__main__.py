@@ -23,7 +23,7 @@ from manifests import Progress, SeamlineError, UsageError, say_seconds
 
 from .cache import all_nodes, make_all
 from .comparisons import results_of
-from .experiment import Experiment, Scored, table_of, write_results
+from .experiment import SEEDS, Experiment, Scored, table_of, write_results
 from .grid import read_grid
 from .report import make_tables, write_report
 from .stages import STAGES, begin_worker
@@ -43,7 +43,7 @@ def main(options: argparse.Namespace) -> None:
         rows = list(experiment.rows(scored, cache))
         print(f"{len(rows):,} numbers, made or read in {say_seconds(time.monotonic() - started)}")
         if options.only:
-            print(make_tables(experiment, scored, results_of(table_of(rows))))
+            print(make_tables(experiment, scored, cache, results_of(table_of(rows))))
         else:
             write_results(table_of(rows), options.work / "results.parquet")
             write_report(experiment, scored, options.work, options.docs, options.scale)
@@ -66,6 +66,7 @@ def make(scored: Sequence[Scored], work: Path, jobs: int) -> None:
     nodes = all_nodes(wanted)
     done = sum(node.is_done(cache) for node in nodes)
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)  # NumPy's
     with (
         ProcessPoolExecutor(
             jobs,
@@ -83,13 +84,19 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.pretraining")
     parser.add_argument("work", type=Path, help="folder of everything that is made; kept")
     parser.add_argument("--scale", default="small", help="small, full, or a recipe of your own")
-    parser.add_argument("--only", nargs="*", default=(), help="make and print these methods alone")
-    parser.add_argument("--first-seed", type=int, default=0, help="seed of every first run")
+    parser.add_argument("--only", nargs="+", default=(), help="make and print these methods alone")
+    parser.add_argument(
+        "--first-seed", type=int, default=0, help=f"of every method, below {SEEDS}; with --only"
+    )
     parser.add_argument("--docs", type=Path, help="folder of pages whose tables are replaced")
     parser.add_argument("--jobs", type=int, default=None, help="processes (default: per core)")
     chosen = parser.parse_args(arguments)
-    if chosen.docs and (chosen.only or chosen.first_seed):
-        parser.error("--docs takes the whole experiment: leave --only and --first-seed out")
+    if chosen.docs and chosen.only:
+        parser.error("--docs takes the whole experiment: leave --only out")
+    if chosen.first_seed and not (chosen.only and 0 < chosen.first_seed < SEEDS):
+        parser.error(f"--first-seed must be from 0 to {SEEDS - 1}, and of methods named by --only")
+    if chosen.jobs is not None and chosen.jobs < 1:
+        parser.error(f"--jobs must be >= 1, got {chosen.jobs}")
     chosen.jobs = chosen.jobs or (1 if torch.cuda.is_available() else os.cpu_count() or 1)
     return chosen
 

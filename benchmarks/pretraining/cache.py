@@ -6,7 +6,7 @@ all three, so a changed recipe makes only what it changes, and a killed run goes
 
 import hashlib
 import json
-import time
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from typing import Any
 
 from manifests import write_atomic
 
-EXPERIMENT = 1
+EXPERIMENT = 2
 """Raised whenever the same settings give other numbers than before."""
 DONE = "node.json"
 
@@ -44,7 +44,7 @@ class Node:
     def digest(self) -> str:
         """The sha256 of everything that the folder depends on, but for the code."""
         parts = [EXPERIMENT, self.stage, self.settings, [node.digest for node in self.inputs]]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()  # a plan minds the order
 
     def folder(self, cache: Path) -> Path:
         """Return where it lies in a cache."""
@@ -58,24 +58,28 @@ class Node:
 def make_node(node: Node, cache: Path, stages: Mapping[str, Stage]) -> None:
     """Make the folder of a node whose inputs are finished, and write its record last."""
     folder = node.folder(cache)
+    is_resumed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    started, cpu_started = time.monotonic(), time.process_time()
+    cpu_started = sum(os.times()[:4])
     stages[node.stage](node.settings, [at.folder(cache) for at in node.inputs], folder)
     record = {
         "stage": node.stage,
         "settings": node.settings,
         "label": node.label,
-        "cpu_seconds": time.process_time() - cpu_started,
-        "seconds": time.monotonic() - started,
+        "cpu_seconds": None if is_resumed else sum(os.times()[:4]) - cpu_started,
         "digest": node.digest,
         "inputs": [at.digest for at in node.inputs],
     }
     write_atomic(folder / DONE, json.dumps(record, indent=1).encode())
 
 
-def cpu_seconds(node: Node, cache: Path) -> float:
-    """Return the processor time that the finished folder of a node took, of all threads."""
-    return float(json.loads((node.folder(cache) / DONE).read_text())["cpu_seconds"])
+def cpu_seconds(nodes: Sequence[Node], cache: Path) -> list[float]:
+    """Return what finished folders took of the processors, children included.
+
+    Those that were begun by a process that was killed are left out: part of theirs is not known.
+    """
+    found = [json.loads((at.folder(cache) / DONE).read_text())["cpu_seconds"] for at in nodes]
+    return [seconds for seconds in found if seconds is not None]
 
 
 def all_nodes(wanted: Sequence[Node]) -> list[Node]:

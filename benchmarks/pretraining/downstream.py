@@ -3,13 +3,11 @@
 Every function returns scores of the test videos of one encoder (or of several together), the same
 for the same `seed`. Whoever measures time limits the threads of torch and NumPy beforehand.
 
-The settings are for 30 training videos of 24 seconds: smaller heads than the papers', trained for a
-few seconds, alike for all encoders. They were chosen on the features of `synth demo`, whose encoder
-is not among those compared.
+Heads and their training are smaller than the papers', alike for all encoders; the recipe says how.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -36,65 +34,68 @@ from .records import Score, video_weights
 from .resampling import resampled_auc, resampled_mean
 
 TEST = "test"
-PDAN: dict[str, Any] = {"epochs": 36, "lr": 1e-3, "arguments": {"width": 128}}
-TGM: dict[str, Any] = {"epochs": 30, "lr": 1e-3, "arguments": {"variant": "stack"}}
-GTAD: dict[str, Any] = {
-    "epochs": 16,
-    "lr": 2e-3,
-    "arguments": {"temporal_scale": 32, "hidden_dim": 64},
-}
-BMN: dict[str, Any] = {
-    "epochs": 60,
-    "lr": 4e-3,
-    "arguments": {"temporal_scale": 32, "hidden_dim": 32},
-}
 NUM_RETIMED = 20  # test videos whose copies are encoded
 
 
-def linear_probabilities(
-    store: FeatureStore, segments: pa.Table | Annotations, seed: int
+def frame_probabilities(
+    head: str,
+    store: FeatureStore,
+    segments: pa.Table | Annotations,
+    seed: int,
+    settings: Mapping[str, Any],
 ) -> FramePredictions:
-    """Train one logistic regression per class on rows, and predict those of the test videos.
+    """Train a head of `features.probe` that scores rows, and predict those of the test videos.
 
-    It is convex and trained until it converges: `seed` changes nothing.
+    "linear" is one logistic regression per class, convex and trained until it converges: `seed`
+    changes nothing.
     """
-    return _predictions(_probe(store, segments, "linear", seed))
+    report = _probe(store, segments, head, seed, **settings)
+    assert isinstance(report, ProbeReport)
+    return FramePredictions(report.videos, len(report.classes))
 
 
-def linear_scores(store: FeatureStore, segments: pa.Table | Annotations, seed: int) -> list[Score]:
-    """Return mAP of the linear probe: all rows, 25 frames, single, multi, (non-)boundary."""
-    return protocol_scores("linear", linear_probabilities(store, segments, seed))
-
-
-def ensemble_scores(
+def linear_scores(
     stores: Sequence[FeatureStore], segments: pa.Table | Annotations, seed: int
 ) -> list[Score]:
-    """Return the scores of `linear_scores` for the mean probabilities of a probe per encoder.
+    """Return mAP of the linear probe: all rows, 25 frames, single, multi, (non-)boundary.
 
+    Of several encoders the probabilities of their probes are averaged.
     Source: SSDet (AAAI 2023), "Combining Augmentations", ensemble.
     """
-    members = [linear_probabilities(store, segments, seed) for store in stores]
+    members = [frame_probabilities("linear", store, segments, seed, {}) for store in stores]
     return protocol_scores("linear", mean_predictions(members))
 
 
-def pdan_scores(store: FeatureStore, segments: pa.Table | Annotations, seed: int) -> list[Score]:
-    """Return the per-frame mAP of PDAN."""
-    return [map_score("pdan", _predictions(_probe(store, segments, "pdan", seed, **PDAN)))]
+def frame_head_scores(
+    head: str,
+    stores: Sequence[FeatureStore],
+    segments: pa.Table | Annotations,
+    seed: int,
+    settings: Mapping[str, Any],
+) -> list[Score]:
+    """Return the per-frame mAP of a head ("pdan", "tgm"), averaged as in `linear_scores`."""
+    members = [frame_probabilities(head, store, segments, seed, settings) for store in stores]
+    return [map_score(head, mean_predictions(members))]
 
 
-def tgm_scores(store: FeatureStore, segments: pa.Table | Annotations, seed: int) -> list[Score]:
-    """Return the per-frame mAP of Temporal Gaussian Mixture layers."""
-    return [map_score("tgm", _predictions(_probe(store, segments, "tgm", seed, **TGM)))]
+def gtad_scores(
+    store: FeatureStore,
+    classes: FeatureStore,
+    segments: pa.Table | Annotations,
+    seed: int,
+    settings: Mapping[str, Any],
+) -> list[Score]:
+    """Return the detection mAP of G-TAD, its segments named by a classifier on other features."""
+    return detection_scores(
+        _detect(store, segments, "gtad", seed, class_scores=classes, **settings)
+    )
 
 
-def gtad_scores(store: FeatureStore, segments: pa.Table | Annotations, seed: int) -> list[Score]:
-    """Return the detection mAP of G-TAD."""
-    return detection_scores(_detect(store, segments, "gtad", seed, **GTAD))
-
-
-def bmn_scores(store: FeatureStore, segments: pa.Table | Annotations, seed: int) -> list[Score]:
+def bmn_scores(
+    store: FeatureStore, segments: pa.Table | Annotations, seed: int, settings: Mapping[str, Any]
+) -> list[Score]:
     """Return average recall and AUC of BMN's proposals."""
-    return proposal_scores(_detect(store, segments, "bmn", seed, **BMN))
+    return proposal_scores(_detect(store, segments, "bmn", seed, **settings))
 
 
 def frames_scores(
@@ -172,11 +173,6 @@ def _probe(
     report = probe(store, segments, head, seed=seed, control=False, **settings)
     _require_all(report.absent)
     return report
-
-
-def _predictions(report: ProbeReport | DetectionReport) -> FramePredictions:
-    assert isinstance(report, ProbeReport)
-    return FramePredictions(report.videos, len(report.classes))
 
 
 def _detect(

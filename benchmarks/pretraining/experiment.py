@@ -17,10 +17,11 @@ from .comparisons import BASELINE
 from .grid import FAMILIES, Grid, Method, merge
 from .records import read_scores
 from .stages import SCORES
-from .tasks import AVERAGED, TASKS
+from .tasks import AVERAGED, CLASSES_GIVEN, TASKS
 
-LINEAR, FRAMES = "linear", "frames"
-OTHER_CLIPS = 1_000  # added to the seed for other samples: of the start, then of every turn
+LINEAR, FRAMES, RETIMED = "linear", "frames", "retimed"
+WHOLE = -1  # of the models that a run keeps, the last
+SEEDS = 1_000  # a run of seed s starts from one of seed s + SEEDS; its turn 1 is s + 2 * SEEDS
 RESULT_FIELDS = pa.schema(
     [
         ("family", pa.string()),
@@ -78,30 +79,27 @@ class Experiment:
 
     def start(self, seed: int) -> Node:
         """Return the classification whose encoder methods start from."""
-        settings = {"train": self.grid.train_of_start(seed), "has_init": False}
-        shards = self.shards(self.grid.methods[0], seed + OTHER_CLIPS)
+        settings = {"train": self.grid.train_of_start(seed + SEEDS), "has_init": False}
+        shards = self.shards(self.grid.methods[0], seed + SEEDS)
         return Node("run", settings, (shards,), f"first classification, seed {seed}")
 
     def run(self, method: Method, seed: int, turn: int = 0) -> Node:
         """Return the training of a method; of another turn: other samples, the same start."""
-        drawn = seed + OTHER_CLIPS * (turn + 1) if turn else seed
+        drawn = seed + SEEDS * (turn + 1) if turn else seed
         settings = {"train": self.grid.train_of(method, drawn), "has_init": method.is_from_start}
         init = (self.start(seed),) if method.is_from_start else ()
         teachers = (self.run(self.named(name), seed) for name in method.teachers)
         inputs = (self.shards(method, drawn), *init, *teachers)
         return Node("run", settings, inputs, f"training of {method.name}, seed {drawn}")
 
-    def store(self, method: Method, seed: int, steps: int, turn: int = 0) -> Node:
-        """Return the features of a method's encoder as it was after so many steps."""
-        is_whole = steps == self.grid.budget.steps
+    def store(self, method: Method, seed: int, turn: int = 0) -> Node:
+        """Return the features of all models that a run keeps, a stream each, decoded once."""
         settings = {
             "snippets": dataclasses.asdict(self.grid.snippets),
-            "step": None if is_whole else steps,
+            "steps": self.grid.steps_of(method),
         }
         run = self.run(method, seed, turn)
-        return Node(
-            "store", settings, (self.videos, run), f"features of {run.label}, {steps} steps"
-        )
+        return Node("store", settings, (self.videos, run), f"features of {run.label}")
 
     def finetuned(self, method: Method, seed: int, turn: int = 0) -> Node:
         """Return the end-to-end fine-tuning of a method's encoder on annotated long videos."""
@@ -127,42 +125,47 @@ class Experiment:
         """
         names = [BASELINE, *(self.named(name).name for name in methods)]
         chosen = [m for m in self.grid.methods if not methods or m.name in names]
-        budget = self.grid.budget
-        for number in range(max(method.seeds for method in chosen)):
-            seed = self.first_seed + number
-            for method in (m for m in chosen if number < m.seeds):
-                for steps in budget.steps_scored:
-                    yield self._scored(method, seed, steps, LINEAR)
+        for turn in range(max(method.seeds for method in chosen)):
+            seed = self.first_seed + turn
+            for method in (m for m in chosen if turn < m.seeds):
+                for number in range(-len(self.grid.steps_of(method)), 0):
+                    yield self._scored(method, seed, number, LINEAR)
                 for task in self.grid.downstream.of(method.families):
                     if not method.average or task in (*AVERAGED, FRAMES):
-                        yield self._scored(method, seed, budget.steps, task)
+                        yield self._scored(method, seed, WHOLE, task)
 
-    def _scored(self, method: Method, seed: int, steps: int, task: str) -> Scored:
+    def _scored(self, method: Method, seed: int, number: int, task: str) -> Scored:
+        """Return a task done with the model of that number among those that a run keeps."""
         parts = self._parts(method)
+        steps = self.grid.budget.steps_scored[number]
         settings: dict[str, Any] = {
             "task": task,
             "seed": seed,
             "snippets": dataclasses.asdict(self.grid.snippets),
+            "head": self.grid.downstream.heads.get(task, {}),
             "average": bool(method.average) and task in AVERAGED,
         }
         if task == FRAMES:
-            inputs = tuple(
-                self.finetuned(part, seed, turn) for part, turn in parts or [(method, 0)]
-            )
-        elif parts:
-            inputs = tuple(self.store(part, seed, steps, turn) for part, turn in parts)
+            inputs = [self.finetuned(part, seed, turn) for part, turn in parts]
         else:
-            inputs = (self.store(method, seed, steps), self.run(method, seed))
+            stores = [(part, self.store(part, seed, turn)) for part, turn in parts]
+            if task in CLASSES_GIVEN:
+                baseline = self.named(BASELINE)
+                stores.append((baseline, self.store(baseline, seed)))
+            inputs = [store for _, store in stores]
+            settings["steps"] = [self.grid.steps_of(part)[number] for part, _ in stores]
+            if task == RETIMED:
+                inputs.append(self.run(method, seed))
         label = f"{task} of {method.name}, seed {seed}, {steps} steps"
         node = Node("scores", settings, (self.videos, *inputs), label)
         return Scored(method, seed, steps, task, node)
 
     def _parts(self, method: Method) -> list[tuple[Method, int]]:
-        """Return what a method puts together, and how often each was named before."""
+        """Return what a method puts together, and how often each was named before; else itself."""
         return [
             (self.named(name), method.parts[:index].count(name))
             for index, name in enumerate(method.parts)
-        ]
+        ] or [(method, 0)]
 
     def named(self, name: str) -> Method:
         """Return a method by name; UsageError if there is none."""

@@ -99,7 +99,8 @@ class Method:
         seeds: Number of independent runs.
         control: Method that it is compared with besides the baseline; "" for none.
         synth: Keys of `[synth]` that differ from the grid's.
-        train: Keys of `[train]` that differ from the grid's.
+        train: Keys of `[train]` that differ from the grid's. With `steps` of its own it spends no
+            budget, and is scored once.
         is_from_start: Its encoder starts as that of its seed's first classification, as SSDet's
             starts as a public one; else from nothing.
         teachers: Methods whose runs, of the same seed, are the teachers.
@@ -148,6 +149,7 @@ class Downstream:
 
     Attributes:
         ssdet, bsp, pal: Names of `tasks.TASKS`.
+        heads: Task -> settings of its head, as `features.probe` takes them; the papers' if none.
         finetune: `[train]` of the end-to-end fine-tuning ("frames"), beyond the grid's.
         finetune_synth: `[synth]` of its shards, beyond the grid's.
     """
@@ -155,6 +157,7 @@ class Downstream:
     ssdet: tuple[str, ...] = ()
     bsp: tuple[str, ...] = ()
     pal: tuple[str, ...] = ()
+    heads: dict[str, dict[str, Any]] = field(default_factory=dict)
     finetune: dict[str, Any] = field(default_factory=dict)
     finetune_synth: dict[str, Any] = field(default_factory=dict)
 
@@ -219,7 +222,12 @@ class Grid:
 
         A queue of keys is as long as a batch: in short runs old keys mislead.
         """
-        return self._train(method, seed, self.budget.steps_scored)
+        return self._train(method, seed, self.steps_of(method))
+
+    def steps_of(self, method: Method) -> tuple[int, ...]:
+        """Return the steps after which the models of a method's run are kept, the last its end."""
+        own = method.train.get("steps")
+        return self.budget.steps_scored if own is None else (own,)
 
     def train_of_start(self, seed: int) -> dict[str, Any]:
         """Return the `[train]` table of the classification that methods start from."""

@@ -1,5 +1,6 @@
 """Tables, figures and costs of a finished experiment, and the pages that show them."""
 
+import json
 import os
 import platform
 from collections.abc import Sequence
@@ -17,11 +18,12 @@ from .experiment import Experiment, Scored
 from .figures import draw_curves, draw_gains, draw_headline
 from .grid import FAMILIES
 from .papers import read_papers
-from .stages import STORE
-from .tables import markdown, write_tables
+from .stages import RUN, STORE, stream_name
+from .tables import UNKNOWN, markdown, write_tables
 
 SIMILAR = (BASELINE, "moco", "pal")
 BOUNDARIES = (BASELINE, "boundaries")
+START = "start"
 TEST = "test"
 
 
@@ -30,7 +32,7 @@ def write_report(
 ) -> None:
     """Write tables and figures; put them into the pages of `docs`, if given."""
     results = read_results(work / "results.parquet")
-    tables = make_tables(experiment, scored, results)
+    tables = make_tables(experiment, scored, work / "cache", results)
     costs = make_costs(experiment, scored, work / "cache")
     write_atomic(work / "tables.md", f"{tables}\n\n{costs}\n".encode())
     for folder in [work, *([docs] if docs else [])]:
@@ -40,10 +42,50 @@ def write_report(
         replace_between(docs / "choosing.md", "costs", f"{machine(scale)}\n\n{costs}")
 
 
-def make_tables(experiment: Experiment, scored: Sequence[Scored], results: Results) -> str:
-    """Return the tables of all families, with the papers' gains and the controls beside ours."""
+def make_tables(
+    experiment: Experiment, scored: Sequence[Scored], cache: Path, results: Results
+) -> str:
+    """Return the tables of all families, and what was learnt of every pretext itself."""
     controls = {method.name: method.control for method in experiment.grid.methods if method.control}
-    return write_tables(results, methods_by_family(experiment, scored), read_papers(), controls)
+    methods = methods_by_family(experiment, scored)
+    tables = write_tables(results, methods, read_papers(), controls)
+    return f"{tables}\n\n### The pretexts themselves\n\n{make_pretexts(experiment, scored, cache)}"
+
+
+def make_pretexts(experiment: Experiment, scored: Sequence[Scored], cache: Path) -> str:
+    """Return a table of the objectives' own scores on held-out trimmed clips, means of the seeds.
+
+    What has no chance to be compared with is left out: losses, and scores of single classes.
+    """
+    whole = experiment.grid.budget.steps
+    found: dict[tuple[str, str], dict[tuple[int, str], list[float]]] = {}
+    for name, seeds in seeds_by_method(scored).items():
+        for seed in seeds:
+            run = experiment.run(experiment.named(name), seed).folder(cache) / RUN
+            for line in (run / "metrics.jsonl").read_text().splitlines():
+                event = json.loads(line)
+                for key in event:
+                    if event["event"] == "validation" and f"{key}_chance" in event:
+                        at = found.setdefault((name, key), {})
+                        at.setdefault((event["step"], ""), []).append(event[key])
+                        at.setdefault((event["step"], "_chance"), []).append(event[f"{key}_chance"])
+    rows = []
+    for (name, key), of_key in found.items():
+        cells = [of_key.get(at) for at in ((whole, "_chance"), (whole // 2, ""), (whole, ""))]
+        if any(cells):
+            numbers = (f"{np.mean(cell):.3f}" if cell else UNKNOWN for cell in cells)
+            rows.append([f"`{name}`", key.replace("_", " "), *numbers])
+    header = ["method", "held-out score", "chance", f"{whole // 2:,} steps", f"{whole:,} steps"]
+    return markdown(header, rows, num_texts=2)
+
+
+def seeds_by_method(scored: Sequence[Scored]) -> dict[str, list[int]]:
+    """Return of which seeds each method that is trained was scored."""
+    seeds: dict[str, set[int]] = {}
+    for at in scored:
+        if not at.method.parts:
+            seeds.setdefault(at.method.name, set()).add(at.seed)
+    return {name: sorted(numbers) for name, numbers in seeds.items()}
 
 
 def draw(
@@ -62,8 +104,7 @@ def draw(
         family: [
             name
             for name in names
-            if (method := experiment.named(name)).seeds == most
-            and set(method.parts or [name]) != {BASELINE}  # one classification, or several
+            if experiment.named(name).seeds == most and name not in (BASELINE, START)
         ]
         for family, names in methods.items()
     }
@@ -94,27 +135,24 @@ def stores(experiment: Experiment, names: Sequence[str], cache: Path) -> dict[st
     steps = experiment.grid.budget.steps
     return {
         name: FeatureStore.open(
-            experiment.store(experiment.named(name), experiment.first_seed, steps).folder(cache)
-            / STORE
-        )
+            experiment.store(experiment.named(name), experiment.first_seed).folder(cache) / STORE
+        ).select([stream_name(steps)])
         for name in names
     }
 
 
 def make_costs(experiment: Experiment, scored: Sequence[Scored], cache: Path) -> str:
     """Return a table of the processor time of rendering and training, per run of a method."""
-    seeds: dict[str, set[int]] = {}
-    for at in scored:
-        if not at.method.parts:
-            seeds.setdefault(at.method.name, set()).add(at.seed)
     rows = []
-    for name, numbers in seeds.items():
-        runs = [experiment.run(experiment.named(name), seed) for seed in sorted(numbers)]
-        trained = [cpu_seconds(run, cache) for run in runs]
-        rendered = [cpu_seconds(run.inputs[0], cache) for run in runs]
-        rows.append([f"`{name}`", *(f"{np.mean(s):.0f} s" for s in (rendered, trained))])
-    total = sum(cpu_seconds(node, cache) for node in all_nodes([s.node for s in scored]))
-    note = f"The whole experiment took {total / 3600:.1f} hours of processor time."
+    for name, seeds in seeds_by_method(scored).items():
+        runs = [experiment.run(experiment.named(name), seed) for seed in seeds]
+        took = [cpu_seconds(nodes, cache) for nodes in ([run.inputs[0] for run in runs], runs)]
+        rows.append([f"`{name}`", *(f"{np.mean(s):.0f} s" if s else UNKNOWN for s in took)])
+    nodes = all_nodes([at.node for at in scored])
+    known = cpu_seconds(nodes, cache)
+    note = (
+        f"{len(known):,} of {len(nodes):,} parts: {sum(known) / 3600:.1f} hours of processor time"
+    )
     return f"{markdown(['method', 'render', 'train'], rows)}\n\n{note}"
 
 

@@ -19,6 +19,7 @@ import torch
 
 from features import FeatureStore, extract_features
 from manifests import (
+    SeamlineError,
     build_sources,
     make_demo_videos,
     read_segments,
@@ -73,7 +74,7 @@ def make_shards(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) 
         )
     report = render_plan(out / "plan", out / SHARDS, workers=0)
     if report.rejected:
-        raise RuntimeError(f"{report.rejected} samples of {out} were rejected")
+        raise SeamlineError(f"{report.rejected} samples of {out} were rejected")
 
 
 def make_run(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) -> None:
@@ -96,7 +97,7 @@ def make_run(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) -> 
         teachers=teachers,
     )
     if not report.finished:
-        raise RuntimeError(f"the training in {out} was stopped at step {report.step}")
+        raise SeamlineError(f"the training in {out} was stopped at step {report.step}")
 
 
 def write_encoder(run: Path, path: Path) -> None:
@@ -111,12 +112,12 @@ def write_encoder(run: Path, path: Path) -> None:
 
 
 def make_store(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) -> None:
-    """Extract the long videos' features; `inputs` are the videos and the run."""
+    """Extract the long videos' features, those of all kept models; `inputs` are videos and run."""
     videos, run = inputs
     snippets = Snippets(**settings["snippets"])
     report = extract_features(
         read_sources(videos / "untrimmed.parquet"),
-        encoder_at(run, settings["step"]),
+        encoders_at(run, settings["steps"]),
         out / STORE,
         fps=snippets.rate,
         snippet_len=snippets.snippet_len,
@@ -126,29 +127,27 @@ def make_store(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) -
         actors=0,
     )
     if report.rejected or not report.ok:
-        raise RuntimeError(f"{len(report.rejected)} videos have no features in {out}")
+        raise SeamlineError(f"{len(report.rejected)} videos have no features in {out}")
 
 
 def make_scores(settings: Mapping[str, Any], inputs: Sequence[Path], out: Path) -> None:
-    """Do one downstream task; `inputs` are the videos, then stores, or stores and their runs."""
+    """Do one downstream task; `inputs` are the videos, then stores, then runs."""
     videos, *others = inputs
-    stores = [at / STORE for at in others if (at / STORE).exists()]
-    runs = [at / RUN for at in others if (at / RUN).exists()]
-    segments = read_segments(videos / "segments.parquet")
-    task, seed = settings["task"], settings["seed"]
-    if settings["average"]:
-        scores = AVERAGED[task]([FeatureStore.open(at) for at in stores], segments, seed)
-    else:
-        encoded = Encoded(
-            store=FeatureStore.open(*stores) if stores else None,
-            runs=runs,
-            sources=videos / "untrimmed.parquet",
-            segments=segments,
-            snippets=Snippets(**settings["snippets"]),
-            seed=seed,
-        )
-        scores = TASKS[task](encoded)
-    write_scores(out / SCORES, scores)
+    steps = settings.get("steps", ())
+    encoded = Encoded(
+        stores=[
+            FeatureStore.open(at / STORE).select([stream_name(step)])
+            for at, step in zip(others, steps, strict=False)
+        ],
+        runs=[at / RUN for at in others[len(steps) :]],
+        sources=videos / "untrimmed.parquet",
+        segments=read_segments(videos / "segments.parquet"),
+        snippets=Snippets(**settings["snippets"]),
+        head=settings["head"],
+        seed=settings["seed"],
+    )
+    tasks = AVERAGED if settings["average"] else TASKS
+    write_scores(out / SCORES, tasks[settings["task"]](encoded))
 
 
 STAGES: dict[str, Stage] = {
@@ -160,9 +159,16 @@ STAGES: dict[str, Stage] = {
 }
 
 
-def encoder_at(run: Path, step: int | None) -> Path:
-    """Return the folder of a run's encoder as it was after a step; the finished one if None."""
-    return run / RUN if step is None else run / RUN / f"step-{step:06d}"
+def encoders_at(run: Path, steps: Sequence[int]) -> dict[str, Path]:
+    """Return the folders of a run's models after so many steps, the last its end, by stream."""
+    early, last = steps[:-1], steps[-1]
+    folders = {stream_name(step): run / RUN / f"step-{step:06d}" for step in early}
+    return folders | {stream_name(last): run / RUN}
+
+
+def stream_name(step: int) -> str:
+    """Return what the features of a model are called in the store of its run."""
+    return f"step-{step}"
 
 
 def write_recipe(path: Path, **tables: Mapping[str, Any]) -> None:

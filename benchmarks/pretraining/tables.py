@@ -1,5 +1,6 @@
 """The tables of docs/proof.md: what every method scores, what it gains, and the papers' gains."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -76,14 +77,13 @@ def _over_controls(
     for method in methods:
         over = controls.get(method, "")
         if over in methods:
-            row = [f"`{method}`", f"`{over}`"]
-            for metric in metrics:
-                gain = results.difference(family, method, metric, steps, over)
-                row += [_cell(gain, "+"), SIGNS[gain.sign]] if gain else [UNKNOWN, ""]
-            rows.append(row)
+            gains = [results.difference(family, method, at, steps, over) for at in metrics]
+            seeds = max((gain.num_seeds for gain in gains if gain), default=0)
+            cells = [[_cell(gain, "+"), SIGNS[gain.sign] if gain else ""] for gain in gains]
+            rows.append([f"`{method}`", f"`{over}`", f"{seeds}", *itertools.chain(*cells)])
     if not rows:
         return []
-    header = ["method", "over"]
+    header = ["method", "over", "seeds"]
     for metric in metrics:
         header += [METRICS[metric], "sign"]
     return ["Gains over another method than classification:", markdown(header, rows, num_texts=2)]

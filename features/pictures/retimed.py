@@ -52,7 +52,7 @@ def streams_of_store(
     checkpoints: Checkpoint | Mapping[str, Checkpoint],
     device: str | None = None,
 ) -> Streams:
-    """Open the networks that made a store, so that they do again what they did.
+    """Open the networks that made a store, or the one whose stream was selected of it.
 
     Raises:
         CheckpointError: A folder holds no run, or another than the store was made with.
@@ -65,13 +65,18 @@ def streams_of_store(
             + ("lies beside others" if len(store.specs) > 1 else "has one per frame")
         )
     streams = open_streams(checkpoints, device)
-    found, expected = streams.spec_fields()["weights_digest"], spec.weights_digest
+    all_members = spec.streams or (spec.to_dict(),)
+    members = [one for one in all_members if one.get("name") in store.channel_ranges]
+    is_named = isinstance(checkpoints, Mapping) and len(all_members) == 1
+    is_one = len(members) == 1 and not is_named
+    members = members if is_one else list(all_members)
+    found = streams.spec_fields()["weights_digest"]
+    expected = members[0]["weights_digest"] if is_one else spec.weights_digest
     if found != expected:
         raise CheckpointError(
             f"re-timed copies need the run that made the store {str(store.path)!r}, with weights "
             f"{expected[:12]}, but the run given has weights {found[:12]}"
         )
-    members = spec.to_dict().get("streams") or [spec.to_dict()]
     framings = tuple(
         Framing(member["height"], member["width"], member["short_side"], spec.crop)
         for member in members

@@ -140,7 +140,7 @@ def train_and_detect(
         )
     losses = train_detector(model, examples, cells, recipe, seed, device)
     if classify is None:
-        classify = _classifier(train, len(classes))
+        classify = segment_classifier(train, len(classes))
     detections: Found = {}
     proposals: Found = {}
     for video in test:
@@ -233,8 +233,8 @@ def _learned(
             yield window, bins_G2[shown_G > 0]
 
 
-def _classifier(videos: Sequence[DetectionVideo], num_classes: int) -> Classify:
-    """Train the classifier of segments on the annotated ones."""
+def segment_classifier(videos: Sequence[DetectionVideo], num_classes: int) -> Classify:
+    """Train the classifier of segments on the annotated ones; it reads a video's own features."""
     classifier = train_classifier(
         [(video.feats_SD, video.times_S3, video.segments) for video in videos], num_classes
     )

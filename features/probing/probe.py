@@ -31,7 +31,7 @@ def probe(
     test_subset: str = "test",
     *,
     trained: Path | None = None,
-    class_scores: Path | None = None,
+    class_scores: Path | FeatureStore | None = None,
     arguments: Mapping[str, Any] | None = None,
     **training: Any,
 ) -> ProbeReport | DetectionReport:

@@ -24,6 +24,7 @@ from .detection_run import (
     deal_annotations,
     random_detections,
     read_videos,
+    segment_classifier,
     train_and_detect,
 )
 from .detections import DetectedVideo, Detection
@@ -144,7 +145,7 @@ def probe_detection(
     temporal_scale: int | None = None,
     max_duration: int | None = None,
     hidden_dim: int | None = None,
-    class_scores: Path | str | None = None,
+    class_scores: Path | str | FeatureStore | None = None,
     control: bool = True,
 ) -> DetectionReport:
     """Train `head` on the annotated videos of one subset and score it on those of the other.
@@ -166,7 +167,9 @@ def probe_detection(
         temporal_scale: Bins of a window, or that a video is rescaled to.
         max_duration: Bins of the longest segment; in proportion to `temporal_scale` by default.
         hidden_dim: Channels of the first layers, a multiple of 8.
-        class_scores: JSON of scores of whole videos (`read_class_scores`), as the papers use.
+        class_scores: JSON of scores of whole videos (`read_class_scores`), as the papers use; or
+            another store, on whose features the linear classifier is trained instead: where places
+            are compared, classes should come from one network for all.
         control: Train the head a second time, on annotations dealt to other videos.
 
     Raises:
@@ -182,7 +185,7 @@ def probe_detection(
     annotations = Annotations.of(segments)
     train, absent = read_videos(store, annotations, train_subset)
     test, also_absent = read_videos(store, annotations, test_subset)
-    external = None if class_scores is None else _external(class_scores, annotations.classes, test)
+    external = _external(class_scores, annotations, train_subset, test)
     chosen = choose_device(device)
 
     def run(videos: Sequence[DetectionVideo]) -> DetectionRun:
@@ -226,6 +229,20 @@ def _recipe(head: DetectionHead, epochs: int | None, lr: float | None) -> Detect
 
 
 def _external(
+    class_scores: Path | str | FeatureStore | None,
+    annotations: Annotations,
+    train_subset: str,
+    videos: Sequence[DetectionVideo],
+) -> Classify | None:
+    """Return what names segments instead of a classifier on the store's own features, if given."""
+    if isinstance(class_scores, FeatureStore):
+        return _other_features(class_scores, annotations, train_subset, videos)
+    if class_scores is not None:
+        return _scores_of_videos(class_scores, annotations.classes, videos)
+    return None
+
+
+def _scores_of_videos(
     path: Path | str, classes: Sequence[str], videos: Sequence[DetectionVideo]
 ) -> Classify:
     """Return class scores from a file, under the id or, as ActivityNet's, the id without `v_`."""
@@ -239,6 +256,24 @@ def _external(
         return (scores[video.video_id.removeprefix("v_")] if found is None else found)[None]
 
     return classify
+
+
+def _other_features(
+    store: FeatureStore, annotations: Annotations, subset: str, videos: Sequence[DetectionVideo]
+) -> Classify:
+    """Return the linear classifier of segments on the features of another store."""
+    classify = segment_classifier(
+        read_videos(store, annotations, subset)[0], len(annotations.classes)
+    )
+    for video in videos:
+        if video.video_id not in store or len(store[video.video_id]) == 0:
+            raise UsageError(f"the class scores {str(store.path)!r} lack {video.video_id!r}")
+
+    def of_other(video: DetectionVideo, segments_N2: np.ndarray) -> np.ndarray:
+        own = replace(video, feats_SD=store[video.video_id], times_S3=store.times(video.video_id))
+        return classify(own, segments_N2)
+
+    return of_other
 
 
 def _truth(video: DetectionVideo, classes: Sequence[str]) -> list[tuple[float, float, str]]:
