@@ -11,7 +11,7 @@ from manifests import UsageError, build_record, read_recipe_table
 from .comparisons import BASELINE
 
 FAMILIES = ("ssdet", "bsp", "pal")
-PAIRS = ("pal", "clip_pair")  # kinds whose samples show their frames twice
+PAIRS = ("pal", "clip_pair")  # kinds whose samples are two views
 CONTRASTIVE = ("pal", "moco")  # objectives with a queue of keys
 
 
@@ -254,7 +254,7 @@ class Grid:
 
 
 def frames_of_sample(synth: Mapping[str, Any]) -> int:
-    """Return the frames that a sample of a `[synth]` table shows; a pair shows two views."""
+    """Return the frames of a sample of a `[synth]` table; a pair has two views of so many."""
     return synth["frames"] * (2 if set(synth["kinds"]) & set(PAIRS) else 1)
 
 

@@ -7,7 +7,7 @@ videos, the same videos for all of them; 95 % of the resampled means span the in
 Drawing from few seeds alone is too narrow: nothing worse than the worst of them is ever drawn, and
 with seeds that differ more than videos, 95 % would hold the truth 82 times of 100 (five seeds) or
 75 (three). So what the drawn seeds add to the mean of all is widened as Student's t widens a mean
-of so few; the intervals then hold the truth 94 times of 100 or more, wherever the spread is from.
+of so few; the intervals then hold the truth 92 to 96 times of 100, wherever the spread is from.
 
 Two methods are compared by their differences, seed by seed and resample by resample: what makes a
 video hard for both of them cancels.
