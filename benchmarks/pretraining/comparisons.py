@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from manifests import UsageError
 
 from .intervals import Interval, interval, paired
-from .records import Score
+from .records import RESULT_FIELDS, Score
 
 BASELINE = "classification"
 
@@ -50,9 +50,6 @@ MAIN_METRICS: Mapping[str, tuple[Metric, ...]] = {
     "bsp": (Metric("gtad", "map"), Metric("bmn", "ar_10")),
     "pal": (Metric("gtad", "map"), Metric("bmn", "ar_10")),
 }
-COLUMNS = (
-    *("family", "method", "seed", "steps", "downstream", "metric", "value", "chance", "resampled"),
-)
 FAMILY_NAMES: Mapping[str, str] = {"ssdet": "SSDet", "bsp": "BSP", "pal": "PAL"}
 
 
@@ -173,8 +170,9 @@ def results_of(table: pa.Table) -> Results:
     Raises:
         UsageError: A column is missing, or there are two rows for one number of one encoder.
     """
-    if missing := [name for name in COLUMNS if name not in table.column_names]:
-        raise UsageError(f"a table of results has the columns {list(COLUMNS)}, not {missing}")
+    columns = RESULT_FIELDS.names
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise UsageError(f"a table of results has the columns {columns}, not {missing}")
     resampled = table["resampled"].combine_chunks()
     scores: dict[Cell, dict[int, Score]] = {}
     for number, row in enumerate(table.drop_columns(["resampled"]).to_pylist()):

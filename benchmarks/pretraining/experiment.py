@@ -15,26 +15,13 @@ from manifests import UsageError, atomic_writer
 from .cache import Node
 from .comparisons import BASELINE
 from .grid import FAMILIES, Grid, Method, merge
-from .records import read_scores
+from .records import RESULT_FIELDS, read_scores
 from .stages import SCORES
 from .tasks import AVERAGED, CLASSES_GIVEN, TASKS
 
 LINEAR, FRAMES, RETIMED = "linear", "frames", "retimed"
 WHOLE = -1  # of the models that a run keeps, the last
 SEEDS = 1_000  # a run of seed s starts from one of seed s + SEEDS; its turn 1 is s + 2 * SEEDS
-RESULT_FIELDS = pa.schema(
-    [
-        ("family", pa.string()),
-        ("method", pa.string()),
-        ("seed", pa.int32()),
-        ("steps", pa.int32()),
-        ("downstream", pa.string()),
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-        ("chance", pa.float64()),
-        ("resampled", pa.list_(pa.float32())),
-    ]
-)
 
 
 class Scored(NamedTuple):

@@ -7,10 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from manifests import write_atomic
 
 NUM_RESAMPLES = 1_000
+RESULT_FIELDS = pa.schema(
+    [
+        ("family", pa.string()),
+        ("method", pa.string()),
+        ("seed", pa.int32()),
+        ("steps", pa.int32()),
+        ("downstream", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("chance", pa.float64()),
+        ("resampled", pa.list_(pa.float32())),
+    ]
+)
+"""The columns of `results.parquet`: a row per number of an encoder, its resamples beside it."""
 
 
 @dataclass(frozen=True)
