@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,12 +63,14 @@ crop = 32
 
 [grid.downstream]
 ssdet = ["frames"]
+bsp = ["gtad", "retimed"]
+heads.gtad = {epochs = 1, arguments = {temporal_scale = 8, hidden_dim = 8}}
 finetune = {batch_size = 2, steps = 1}
 finetune_synth = {samples_per_video = 2}
 """
 METHODS = """
 [methods.classification]
-families = ["ssdet"]
+families = ["ssdet", "bsp"]
 seeds = 2
 synth = {kinds = {clip = 1}}
 train = {objective = "classification"}
@@ -90,6 +91,12 @@ average = ["classification", "freeze"]
 families = ["ssdet"]
 seeds = 2
 concat = ["classification", "classification"]
+
+[methods.still]
+families = ["bsp"]
+seeds = 1
+synth = {kinds = {clip = 1}}
+train = {objective = "classification", steps = 1}
 """
 
 
@@ -292,16 +299,17 @@ def test_some_methods_come_with_what_they_are_compared_with(tmp_path: Path) -> N
 
 def test_families_have_the_tasks_that_they_ask_for(tmp_path: Path) -> None:
     """A method of two families is scored once, and has rows where the family does the task."""
-    grid = write_grid(tmp_path, 'ssdet = ["frames"]', 'ssdet = ["pdan"]\nbsp = ["gtad"]')
-    both = replace(grid.methods[0], families=("ssdet", "bsp"))
-    experiment = Experiment(replace(grid, methods=(both, *grid.methods[1:])))
+    experiment = Experiment(write_grid(tmp_path, 'ssdet = ["frames"]', 'ssdet = ["pdan"]'))
     scored = [at for at in experiment.scored() if at.method.name == "classification"]
     for at in scored:
         at.node.folder(tmp_path).mkdir()
         score = Score(at.task, "map", 0.5, None, np.zeros(2, np.float32))
         write_scores(at.node.folder(tmp_path) / "scores.json", [score])
     found = {(row["family"], row["downstream"]) for row in experiment.rows(scored, tmp_path)}
-    assert found == {("ssdet", "linear"), ("bsp", "linear"), ("ssdet", "pdan"), ("bsp", "gtad")}
+    assert found == {
+        *(("ssdet", "linear"), ("ssdet", "pdan")),
+        *(("bsp", "linear"), ("bsp", "gtad"), ("bsp", "retimed")),
+    }
 
 
 def test_encoders_are_handed_on_without_their_class_layer(
@@ -333,7 +341,9 @@ def test_the_whole_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     rows = pq.read_table(work / "results.parquet").to_pylist()
     found = {(row["method"], row["seed"], row["steps"], row["downstream"]) for row in rows}
     linear = {(m, s, n, "linear") for m, s in SEEDS for n in (1, 2, 4)}
-    assert found == linear | {(m, s, 4, "frames") for m, s in SEEDS}
+    still = {("still", 0, 4, task) for task in ("linear", "gtad", "retimed")}
+    places = {("classification", s, 4, task) for s in (0, 1) for task in ("gtad", "retimed")}
+    assert found == linear | {(m, s, 4, "frames") for m, s in SEEDS} | still | places
     assert {len(row["resampled"]) for row in rows} == {1000}
     assert "`freeze`" in (work / "tables.md").read_text()
     assert (work / "proof-gains.png").exists()
