@@ -1,5 +1,6 @@
 """The report of the pretraining experiment: intervals that hold the truth, tables, figures."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from made_proof import METHODS, STEPS, made_table, write_made
 from matplotlib.image import imread
 
+import benchmarks.pretraining as package
 from benchmarks.marks import replace_between
 from benchmarks.pretraining.comparisons import (
     LINEAR,
@@ -19,10 +21,13 @@ from benchmarks.pretraining.comparisons import (
     read_results,
     results_of,
 )
+from benchmarks.pretraining.experiment import Experiment
 from benchmarks.pretraining.figures import draw_curves, draw_gains, draw_headline
+from benchmarks.pretraining.grid import read_grid
 from benchmarks.pretraining.intervals import Interval, interval, paired, widening
 from benchmarks.pretraining.papers import PaperGain, read_papers
 from benchmarks.pretraining.records import video_weights
+from benchmarks.pretraining.report import make_pretexts
 from benchmarks.pretraining.tables import write_tables
 from manifests import UsageError
 
@@ -255,6 +260,26 @@ def test_a_table_by_hand() -> None:
         "| --- | ---: |",
         "| `classification` | 50.0<br><sub>50.0 to 50.0</sub> |",
         "| `freeze` | 60.0 **+**<br><sub>60.0 to 60.0</sub> |",
+    ]
+
+
+def test_own_scores_of_the_pretexts_are_means_of_the_seeds(tmp_path: Path) -> None:
+    """At half and at the end, with chance; not of losses, nor of a step that is neither."""
+    experiment = Experiment(read_grid(Path(package.__file__).parent / "small.toml"))
+    scored = [at for at in experiment.scored(["cuts"]) if at.method.name == "cuts"]
+    for seed in range(3):
+        run = experiment.run(experiment.named("cuts"), seed).folder(tmp_path) / "run"
+        run.mkdir(parents=True)
+        events = [{"event": "settings"}] + [
+            {"event": "validation", "step": step, "loss": 9.0, "accuracy": score + 0.1 * seed}
+            | {"accuracy_chance": 0.5}
+            for step, score in ((400, 0.6), (600, 0.0), (800, 0.7))
+        ]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    assert make_pretexts(experiment, scored, tmp_path).splitlines() == [
+        "| method | held-out score | chance | 400 steps | 800 steps |",
+        "| --- | --- | ---: | ---: | ---: |",
+        "| `cuts` | accuracy | 0.500 | 0.700 | 0.800 |",
     ]
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,30 +53,41 @@ def make_tables(
 
 
 def make_pretexts(experiment: Experiment, scored: Sequence[Scored], cache: Path) -> str:
-    """Return a table of the objectives' own scores on held-out trimmed clips, means of the seeds.
+    """Return a table of the objectives' own scores on held-out clips, means of the seeds."""
+    whole = experiment.grid.budget.steps
+    found: dict[tuple[str, str], dict[int, list[tuple[float, float]]]] = {}
+    for method, seeds in seeds_by_method(scored).items():
+        for seed in seeds:
+            run = experiment.run(experiment.named(method), seed).folder(cache) / RUN
+            for step, name, score, chance in held_out_scores(run):
+                of_score = found.setdefault((method, name), {})
+                of_score.setdefault(step, []).append((score, chance))
+    rows = []
+    for (method, name), of_step in found.items():
+        if whole in of_step:
+            (end, chance), half = np.mean(of_step[whole], axis=0), of_step.get(whole // 2)
+            before = f"{np.mean(half, axis=0)[0]:.3f}" if half else UNKNOWN
+            rows.append([f"`{method}`", name, f"{chance:.3f}", before, f"{end:.3f}"])
+    header = ["method", "held-out score", "chance", f"{whole // 2:,} steps", f"{whole:,} steps"]
+    return markdown(header, rows, num_texts=2)
+
+
+def held_out_scores(run: Path) -> Iterator[tuple[int, str, float, float]]:
+    """Yield step, name, score and chance of what a run scored on its held-out clips.
 
     What has no chance to be compared with is left out: losses, and scores of single classes.
     """
-    whole = experiment.grid.budget.steps
-    found: dict[tuple[str, str], dict[tuple[int, str], list[float]]] = {}
-    for name, seeds in seeds_by_method(scored).items():
-        for seed in seeds:
-            run = experiment.run(experiment.named(name), seed).folder(cache) / RUN
-            for line in (run / "metrics.jsonl").read_text().splitlines():
-                event = json.loads(line)
-                for key in event:
-                    if event["event"] == "validation" and f"{key}_chance" in event:
-                        at = found.setdefault((name, key), {})
-                        at.setdefault((event["step"], ""), []).append(event[key])
-                        at.setdefault((event["step"], "_chance"), []).append(event[f"{key}_chance"])
-    rows = []
-    for (name, key), of_key in found.items():
-        cells = [of_key.get(at) for at in ((whole, "_chance"), (whole // 2, ""), (whole, ""))]
-        if any(cells):
-            numbers = (f"{np.mean(cell):.3f}" if cell else UNKNOWN for cell in cells)
-            rows.append([f"`{name}`", key.replace("_", " "), *numbers])
-    header = ["method", "held-out score", "chance", f"{whole // 2:,} steps", f"{whole:,} steps"]
-    return markdown(header, rows, num_texts=2)
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["event"] == "validation":
+            for name in event:
+                if f"{name}_chance" in event:
+                    yield (
+                        event["step"],
+                        name.replace("_", " "),
+                        event[name],
+                        event[f"{name}_chance"],
+                    )
 
 
 def seeds_by_method(scored: Sequence[Scored]) -> dict[str, list[int]]:
