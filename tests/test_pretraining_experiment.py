@@ -286,8 +286,16 @@ def test_one_command_at_a_time(tmp_path: Path) -> None:
 
 
 def test_parts_of_the_experiment_change_no_page(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit):
-        parse([str(tmp_path), "--docs", str(tmp_path), "--only", "freeze"])
+    for wrong in (
+        ("--docs", str(tmp_path), "--only", "freeze"),
+        ("--first-seed", "5"),
+        ("--only", "freeze", "--first-seed", "1000"),
+        ("--only", "freeze", "--first-seed", "-1"),
+        ("--only",),
+        ("--jobs", "0"),
+    ):
+        with pytest.raises(SystemExit):
+            parse([str(tmp_path), *wrong])
     with pytest.raises(UsageError, match="a method must be one of classification, freeze"):
         list(Experiment(write_grid(tmp_path)).scored(["frieze"]))
 

@@ -112,9 +112,9 @@ class Experiment:
         """
         names = [BASELINE, *(self.named(name).name for name in methods)]
         chosen = [m for m in self.grid.methods if not methods or m.name in names]
-        for turn in range(max(method.seeds for method in chosen)):
-            seed = self.first_seed + turn
-            for method in (m for m in chosen if turn < m.seeds):
+        for past in range(max(method.seeds for method in chosen)):
+            seed = self.first_seed + past
+            for method in (m for m in chosen if past < m.seeds):
                 for number in range(-len(self.grid.steps_of(method)), 0):
                     yield self._scored(method, seed, number, LINEAR)
                 for task in self.grid.downstream.of(method.families):

@@ -67,6 +67,7 @@ def streams_of_store(
     streams = open_streams(checkpoints, device)
     all_members = spec.streams or (spec.to_dict(),)
     members = [one for one in all_members if one.get("name") in store.channel_ranges]
+    # One encoder by a name of its own has the digest of a list, as it has in the store.
     is_named = isinstance(checkpoints, Mapping) and len(all_members) == 1
     is_one = len(members) == 1 and not is_named
     members = members if is_one else list(all_members)
